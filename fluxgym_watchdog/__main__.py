@@ -1,0 +1,7 @@
+"""`python -m fluxgym_watchdog`."""
+
+import sys
+
+from fluxgym_watchdog.cli import main
+
+sys.exit(main())

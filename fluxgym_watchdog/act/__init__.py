@@ -1,0 +1,1 @@
+"""Changes the world: launches, stops, tells."""

@@ -1,0 +1,112 @@
+"""Starts a training in a way that cannot hang on us: a session of its own, output appended to a file, never a pipe.
+
+A reader that goes away (a closed browser tab, a killed FluxGym) leaves a piped trainer blocked in its next print for
+ever. A file takes whatever comes, and whoever wants to see it follows the file.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fluxgym_watchdog.act import script as train_script
+from fluxgym_watchdog.observe.processes import identify
+from fluxgym_watchdog.records import ProcessId
+
+LOG_NAME = "training.log"
+RUN_VARIABLE = "FLUXGYM_WATCHDOG_RUN"
+"""Carries the run's folder in the environment of all its processes, so that strays can be found."""
+
+# The shell around the script writes the exit code to a file: whoever supervises when the training ends may not be
+# the process that started it.
+_POSIX_WRAPPER = 'bash "$1"; code=$?; echo "$code" >"$2.part" && mv "$2.part" "$2"; exit "$code"'
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What was started: the process to wait for, and where its output begins in training.log."""
+
+    process: subprocess.Popen[bytes]
+    id: ProcessId | None
+    log_offset: int
+
+
+def launch(run_folder: Path, cwd: Path, number: int, content: bytes, banner: str, environ: Mapping[str, str]) -> Launch:
+    """Writes attempt `number`'s script and starts it. Raises OSError where a file cannot be written or run."""
+    folder = run_folder / ".watchdog"
+    folder.mkdir(parents=True, exist_ok=True)
+    attempt_script = folder / f"attempt-{number}{'.bat' if os.name == 'nt' else '.sh'}"
+    attempt_script.write_bytes(content)
+    exit_file(run_folder, number).unlink(missing_ok=True)
+    with (run_folder / LOG_NAME).open("ab") as log:
+        log.write(f"{banner}\n".encode())
+        log.flush()
+        process = subprocess.Popen(
+            _command(attempt_script, exit_file(run_folder, number)),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment(environ, run_folder),
+            start_new_session=os.name != "nt",
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+        )
+        return Launch(process, identify(process.pid), log.tell())
+
+
+def exit_file(run_folder: Path, number: int) -> Path:
+    """Where the exit code of attempt `number` is written when it ends."""
+    return run_folder / ".watchdog" / f"attempt-{number}.exit"
+
+
+def read_exit_code(run_folder: Path, number: int) -> int | None:
+    """The exit code that attempt `number` left; None while it runs, or if it was killed with its shell."""
+    try:
+        return int(exit_file(run_folder, number).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def environment(environ: Mapping[str, str], run_folder: Path) -> dict[str, str]:
+    """The training's environment: the given one, with output that is not wrapped, not held back, and in UTF-8."""
+    return {
+        **environ,
+        "COLUMNS": "400",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONIOENCODING": "utf-8",
+        RUN_VARIABLE: str(run_folder),
+    }
+
+
+def output_dir(script: train_script.Script, cwd: Path, run_folder: Path) -> Path:
+    """Where the training writes its checkpoints: its --output_dir, or the run's folder where that is not plain text."""
+    found = script.option("--output_dir")
+    return run_folder if not found or "$" in found or "%" in found else cwd / found
+
+
+def output_name(script: train_script.Script, run_folder: Path) -> str:
+    """What its checkpoints' names begin with: its --output_name, or the folder's name where that is not plain text."""
+    found = script.option("--output_name")
+    return run_folder.name if not found or "$" in found or "%" in found else found
+
+
+def saving_options(script: train_script.Script, *, save_states: bool, keep_states: int) -> list[str]:
+    """The options that make a training resumable, less what its script sets itself."""
+    if not save_states:
+        return []
+    options = [] if script.option("--save_state") is not None else ["--save_state"]
+    keeps_its_own = any(
+        script.option(name) is not None
+        for name in ("--save_last_n_epochs_state", "--save_last_n_epochs", "--save_last_n_steps_state")
+    )
+    return options if keeps_its_own else [*options, "--save_last_n_epochs_state", str(keep_states)]
+
+
+def _command(attempt_script: Path, exit_path: Path) -> Sequence[str]:
+    if sys.platform == "win32":
+        return ["cmd", "/v:on", "/c", f'call "{attempt_script}" & echo !errorlevel!>"{exit_path}" & exit !errorlevel!']
+    return ["/bin/sh", "-c", _POSIX_WRAPPER, "fluxgym-watchdog", str(attempt_script), str(exit_path)]

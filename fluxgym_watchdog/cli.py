@@ -1,0 +1,339 @@
+"""The command line: the same watchdog without any UI."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+from fluxgym_watchdog import __version__
+from fluxgym_watchdog.act.script import ScriptError
+from fluxgym_watchdog.act.script import read as read_script
+from fluxgym_watchdog.fluxgym.runs import NotARun, find_runs, fluxgym_of, script_of
+from fluxgym_watchdog.judge.restart import absolute_step
+from fluxgym_watchdog.observe.checkpoints import CheckpointReader
+from fluxgym_watchdog.records import LIVE_STATES, Checkpoint, RunRecord, RunState
+from fluxgym_watchdog.settings import Settings, SettingsError, load, with_values
+from fluxgym_watchdog.store import Held, Store, plain
+from fluxgym_watchdog.watchdog import Watchdog
+
+FINISHED, USAGE, GAVE_UP, DO_NOT_RETRY, STOPPED = 0, 2, 33, 93, 130
+log = logging.getLogger("fluxgym_watchdog")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code: 0 done, 2 usage, 33 gave up, 93 do not retry, 130 stopped."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s - %(levelname)s - %(message)s", datefmt="%Y-%m-%d %H:%M:%S"
+    )
+    try:
+        return int(options.command(options))
+    except (ScriptError, NotARun, SettingsError) as error:
+        print(f"fluxgym-watchdog: {error}", file=sys.stderr)  # noqa: T201 - the answer to a usage error
+    except OSError as error:
+        print(f"fluxgym-watchdog: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)  # noqa: T201
+    return USAGE
+
+
+def run(options: argparse.Namespace) -> int:
+    """Starts a train script under watch and stays with it to the end."""
+    script = _script(options.script)
+    record, _ = Store(script.parent).read_record()
+    if record is not None and record.state is RunState.FINISHED and not options.from_beginning:
+        _say(f"{script.parent} is finished. To train it again from the beginning: --from-beginning")
+        return FINISHED
+    return _supervise(script, options, lambda watchdog: watchdog.train(script))
+
+
+def resume(options: argparse.Namespace) -> int:
+    """Goes on with a run from its newest sound checkpoint."""
+    script = _script(script_of(_run_folder(options.folder)))
+    store = Store(script.parent)
+    record, _ = store.read_record()
+    if record is not None and record.state is RunState.FINISHED and not options.checkpoint:
+        _say(f"{script.parent} is finished: there is nothing left to train.")
+        return FINISHED
+    if options.checkpoint and options.checkpoint not in {c.name for c in _checkpoints(script.parent)}:
+        raise NotARun(f"{script.parent}: no checkpoint {options.checkpoint!r}; see: fluxgym-watchdog checkpoints")
+    return _supervise(script, options, lambda watchdog: watchdog.resume(script, options.checkpoint))
+
+
+def watch(options: argparse.Namespace) -> int:
+    """Takes over a training that is running, or waits for one, and stays with it to the end."""
+    folder = options.output_dir.absolute()
+    if not folder.is_dir():
+        raise NotARun(f"{folder}: is not a folder")
+    script = _script(options.train_script or script_of(folder))
+    watchdog = _watchdog(folder, options)
+    _say(f"Watching {folder}, auto-resume {'on' if options.auto_resume else 'off'}.")
+    waiting = False
+    try:
+        while True:
+            store = watchdog.watch(script, folder)
+            if store is not None:
+                return _stay(watchdog, store, ends_training=False)
+            record, _ = Store(folder).read_record()
+            if record is not None and record.state is RunState.FINISHED:
+                _say(f"{folder} is finished.")
+                return FINISHED
+            if not waiting:
+                _say(f"No training writes into {folder} at the moment; waiting for one.")
+            waiting = True
+            time.sleep(options.check_interval)
+    except Held:
+        return _follow(Store(folder))
+    except KeyboardInterrupt:
+        return STOPPED
+    finally:
+        watchdog.stop()
+
+
+def stop(options: argparse.Namespace) -> int:
+    """Stops a run's training, whoever supervises it."""
+    folder = _run_folder(options.folder)
+    store = Store(folder)
+    if not store.is_held():
+        watchdog = _watchdog(folder, options)
+        try:
+            if watchdog.watch(_script(script_of(folder)), folder) is None:
+                _say(f"{folder}: no training is running.")
+                return 0
+            store.request("stop")
+            while watchdog.supervises(folder.name):
+                watchdog.tick(time.monotonic())
+                time.sleep(watchdog.pause_s)
+        except Held:
+            pass  # taken up by somebody this very moment
+        finally:
+            watchdog.stop()
+    if store.is_held():
+        store.request("stop")
+        while store.is_held() and store.pending_requests():
+            time.sleep(0.2)
+        while store.is_held() and not _over(store):
+            time.sleep(0.2)
+    _say(f"{folder}: stopped.")
+    return 0
+
+
+def list_runs(options: argparse.Namespace) -> int:
+    """Lists the runs under a FluxGym folder."""
+    outputs = options.folder / "outputs" if (options.folder / "outputs").is_dir() else options.folder
+    rows = []
+    for folder in find_runs(outputs):
+        record, problem = Store(folder).read_record()
+        step = record.attempt.last_step if record and record.attempt else 0
+        state = record.state.value if record else "never watched"
+        total = record.total_steps if record else None
+        rows.append({"name": folder.name, "state": state, "step": step, "total_steps": total, "problem": problem})
+    text = [f"{r['name']:<32} {r['state']:<14} {r['step']}/{r['total_steps'] or '?'}  {r['problem']}" for r in rows]
+    return _answer(options, rows, text or [f"No runs under {outputs}."])
+
+
+def status(options: argparse.Namespace) -> int:
+    """Shows how a run stands."""
+    folder = _run_folder(options.folder)
+    store = Store(folder)
+    record, problem = store.read_record()
+    seen, held = store.read_status(), store.is_held()
+    if record is None:
+        record = RunRecord(folder.name)
+    step = seen.step if seen else (record.attempt.last_step if record.attempt else 0)
+    found = {
+        **plain(record),
+        "step": step,
+        "watched": held,
+        "problem": problem or (seen.problem if seen else ""),
+        "last_look": plain(seen) if seen else None,
+    }
+    text = [f"{folder.name}: {record.state.value}, step {step} of {record.total_steps or '?'}"]
+    text += [f"attempt {len(record.attempts)}, auto-resume {'on' if record.auto_resume else 'off'}"]
+    text += [f"{record.reason}. {record.advice}".strip()] if record.reason else []
+    text += [str(found["problem"])] if found["problem"] else []
+    if record.state in LIVE_STATES and not held:
+        text += ["Nobody watches this run at the moment."]
+    return _answer(options, found, text)
+
+
+def checkpoints(options: argparse.Namespace) -> int:
+    """Lists a run's checkpoints and whether they are sound."""
+    folder = _run_folder(options.folder)
+    record = Store(folder).read_record()[0] or RunRecord(folder.name)
+    found, text = [], []
+    for c in _checkpoints(folder):
+        step = absolute_step(c, record.steps_per_epoch)
+        quarantined = c.stamp in record.quarantined
+        found.append({**plain(c), "step": step, "quarantined": quarantined})
+        saved = datetime.fromtimestamp(c.saved_at).strftime("%Y-%m-%d %H:%M:%S")
+        sound = "sound" if c.sound else f"not sound: {c.reason}"
+        text.append(
+            f"{c.kind.value:<8} {c.name:<40} epoch {c.epoch or '?':<4} step {step or '?':<6} "
+            f"{c.size_bytes / 1e6:8.1f} MB  {saved}  {sound}{', set aside' if quarantined else ''}"
+        )
+    return _answer(options, found, text or [f"No checkpoints in {folder}."])
+
+
+def _supervise(script: Path, options: argparse.Namespace, begin: Callable[[Watchdog], Store]) -> int:
+    watchdog = _watchdog(script.parent, options)
+    try:
+        store = begin(watchdog)
+        watchdog.set_auto_resume(script.parent.name, options.auto_resume)
+        return _stay(watchdog, store, ends_training=True)
+    except Held:
+        _say(f"{script.parent} is already supervised by another process; showing what happens.")
+        return _follow(Store(script.parent))
+    finally:
+        watchdog.stop()
+
+
+def _stay(watchdog: Watchdog, store: Store, *, ends_training: bool) -> int:
+    """Ticks until the run is over. Ctrl+C ends a training of ours, and only the watching of somebody else's."""
+    while watchdog.supervises(store.run_folder.name):
+        try:
+            watchdog.tick(time.monotonic())
+            time.sleep(watchdog.pause_s)
+        except KeyboardInterrupt:
+            if not ends_training:
+                raise
+            store.request("stop")
+    return _exit_code(store)
+
+
+def _follow(store: Store) -> int:
+    seen = len(store.read_events())
+    try:
+        while store.is_held() and not _over(store):
+            events = store.read_events()
+            for event in events[seen:]:
+                _say(event.text)
+            seen = len(events)
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        return STOPPED
+    return _exit_code(store)
+
+
+def _over(store: Store) -> bool:
+    record, _ = store.read_record()
+    return record is not None and record.state not in LIVE_STATES and record.state is not RunState.CRASHED
+
+
+def _exit_code(store: Store) -> int:
+    record, _ = store.read_record()
+    if record is None:
+        return GAVE_UP
+    if record.state is RunState.FINISHED:
+        return FINISHED
+    if record.state is RunState.STOPPED:
+        return STOPPED
+    return DO_NOT_RETRY if record.retry is False else GAVE_UP
+
+
+def _watchdog(run_folder: Path, options: argparse.Namespace) -> Watchdog:
+    settings = load(fluxgym_of(run_folder)) if run_folder.parent.name == "outputs" else Settings()
+    given = {key: value for key in _SETTINGS if (value := getattr(options, key, None)) is not None}
+    settings = with_values(settings, given, "command line")
+    auto_resume = bool(getattr(options, "auto_resume", settings.auto_resume))
+    return Watchdog(run_folder.parent, replace(settings, auto_resume=auto_resume), all_runs=False)
+
+
+def _script(path: Path) -> Path:
+    path = path.absolute()
+    try:
+        read_script(path.read_bytes(), batch=path.suffix == ".bat")
+    except ScriptError as error:
+        raise ScriptError(f"{path}: {error}") from error
+    fluxgym_of(path.parent)
+    return path
+
+
+def _run_folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise NotARun(f"{path}: is not a folder; expected a run's folder, outputs/<name>")
+    return path.absolute()
+
+
+def _checkpoints(folder: Path) -> tuple[Checkpoint, ...]:
+    name = folder.name
+    try:
+        script = script_of(folder)
+        name = read_script(script.read_bytes(), batch=script.suffix == ".bat").option("--output_name") or name
+    except (NotARun, ScriptError):
+        pass  # then the folder's own name is the best guess
+    return CheckpointReader(folder, name).read()
+
+
+def _answer(options: argparse.Namespace, found: object, text: Sequence[str]) -> int:
+    _say(json.dumps(found, indent=1) if options.json else "\n".join(text))
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 - the command line's answer
+
+
+_SETTINGS = {
+    "check_interval": (float, "SECONDS", "time between two looks"),
+    "stuck_threshold": (float, "SECONDS", "no progress, idle GPUs, no CPU or disk use for this long is stuck"),
+    "gpu_threshold": (float, "PERCENT", "a GPU under this utilisation is idle"),
+    "max_restarts": (int, "N", "restarts in a row without a new checkpoint, then give up"),
+    "backoff": (float, "SECONDS", "wait before the first restart, doubling with each further one"),
+    "backoff_max": (float, "SECONDS", "the longest wait before a restart"),
+    "stop_grace": (float, "SECONDS", "time between asking a training to end and killing it"),
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("fluxgym-watchdog", description="Keeps FluxGym trainings alive.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, does: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+        text = (does.__doc__ or "").strip()
+        added = commands.add_parser(name, help=text.rstrip("."), description=text)
+        added.set_defaults(command=does)
+        return added
+
+    def supervising(added: argparse.ArgumentParser, **defaults: float) -> None:
+        added.add_argument("--auto-resume", action="store_true", help="heal the run; without it: detect and explain")
+        for key, (kind, unit, text) in _SETTINGS.items():
+            added.add_argument(
+                f"--{key.replace('_', '-')}", type=kind, metavar=unit, help=text, default=defaults.get(key)
+            )
+
+    added = command("run", run)
+    added.add_argument("script", type=Path, metavar="outputs/NAME/train.sh")
+    added.add_argument("--from-beginning", action="store_true", help="train a finished run again")
+    supervising(added)
+    added = command("resume", resume)
+    added.add_argument("folder", type=Path, metavar="outputs/NAME")
+    added.add_argument("--from", dest="checkpoint", metavar="CHECKPOINT", help="a checkpoint's name")
+    supervising(added)
+    added = command("watch", watch)
+    added.add_argument("--output-dir", type=Path, required=True, metavar="outputs/NAME")
+    added.add_argument("--train-script", type=Path, metavar="outputs/NAME/train.sh")
+    supervising(added, check_interval=30.0, stuck_threshold=300.0, gpu_threshold=5.0)
+    added = command("stop", stop)
+    added.add_argument("folder", type=Path, metavar="outputs/NAME")
+    for name, does, default in (
+        ("list", list_runs, Path()),
+        ("status", status, None),
+        ("checkpoints", checkpoints, None),
+    ):
+        added = command(name, does)
+        added.add_argument(
+            "folder",
+            type=Path,
+            nargs="?" if default else None,
+            default=default,
+            metavar="FOLDER" if default else "outputs/NAME",
+        )
+        added.add_argument("--json", action="store_true", help="as JSON")
+    return parser

@@ -1,0 +1,1 @@
+"""What knows FluxGym: its log runner and its outputs folder."""

@@ -1,0 +1,121 @@
+"""FluxGym's log runner, with its trainings handed to the watchdog."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shlex
+import time
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+from fluxgym_watchdog.act.launch import LOG_NAME
+from fluxgym_watchdog.fluxgym.runs import SCRIPT_NAMES
+from fluxgym_watchdog.observe.trainlog import TextFollower
+from fluxgym_watchdog.records import RunRecord, RunState
+from fluxgym_watchdog.store import Held, Store
+
+log = logging.getLogger("fluxgym_watchdog.runner")
+
+FOLLOW_EVERY_S = 0.5
+SHOWN_AFTER_JOINING_BYTES = 64_000
+OVER = frozenset({RunState.FINISHED, RunState.STOPPED, RunState.FAILED, RunState.CRASHED})
+
+
+def supervised(runner: type, train: Callable[[Path], Store]) -> type:
+    """A subclass of a LogsViewRunner whose `run_command` hands train scripts to `train` and follows the training.
+
+    It yields what the original yields, over all attempts of the run. Any other command, and any failure of ours before
+    the launch, goes to the original. A training that ends without being finished raises Gradio's Error, so that
+    FluxGym does not announce it as complete.
+    """
+
+    class SupervisedRunner(runner):  # type: ignore[misc]
+        def run_command(self, command: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+            script = train_script_in(command, kwargs.get("cwd"))
+            followed = _handed_over(script, train) if script is not None else None
+            if followed is None:
+                yield from super().run_command(command, *args, **kwargs)
+                return
+            store, offset = followed
+            record = yield from _follow(self, store, offset)
+            attempt = record.attempt
+            self.exit_code = attempt.exit_code if attempt else None
+            if record.state is not RunState.FINISHED:
+                yield self.log(_verdict(record))
+                raise _error(record)
+
+    SupervisedRunner.__name__ = SupervisedRunner.__qualname__ = runner.__name__
+    return SupervisedRunner
+
+
+def train_script_in(command: Any, cwd: Any) -> Path | None:
+    """The train script that FluxGym's command (`bash "<path>/train.sh"`, or the .bat itself) runs, if it is one."""
+    words = [str(w) for w in command] if isinstance(command, (list, tuple)) else [str(command)]
+    candidates = list(words)
+    if len(words) == 1:
+        quoted = re.fullmatch(r'\s*(?:bash\s+)?"([^"]+)"\s*', words[0])
+        candidates = [quoted.group(1)] if quoted else [words[0], *_split(words[0])]
+    for word in candidates:
+        path = Path(cwd or ".") / word
+        if path.name in SCRIPT_NAMES and path.parent.parent.name == "outputs" and path.is_file():
+            return path.absolute()
+    return None
+
+
+def _split(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return []
+
+
+def _handed_over(script: Path, train: Callable[[Path], Store]) -> tuple[Store, int] | None:
+    """The run's store and where in its log to begin showing; None if the original must run the command."""
+    log_path = script.parent / LOG_NAME
+    size_before = log_path.stat().st_size if log_path.exists() else 0
+    try:
+        record, _ = Store(script.parent).read_record()
+        joins = record is not None and record.state not in OVER and Store(script.parent).is_held()
+        store = train(script)
+    except Held:
+        store, joins = Store(script.parent), True
+    except Exception:  # the edge of FluxGym: it trains whatever happens to us
+        log.exception("FluxGym Watchdog cannot supervise %s; FluxGym runs it by itself.", script)
+        return None
+    if joins:
+        text = (
+            "Start was pressed while this run is live: it goes on, and is shown here. Its train script did not change."
+        )
+        log.warning("%s: %s", script.parent.name, text)
+    return store, max(0, size_before - SHOWN_AFTER_JOINING_BYTES) if joins else size_before
+
+
+def _follow(runner: Any, store: Store, offset: int) -> Generator[Any, None, RunRecord]:
+    """Yields the training's output until the run is over; returns its record."""
+    follower = TextFollower(store.run_folder / LOG_NAME, offset)
+    while True:
+        record, _ = store.read_record()
+        # A crash that will be retried passes through `crashed` for an instant, under its supervisor's lock.
+        ended = record if record is not None and record.state in OVER and not store.is_held() else None
+        shown = None
+        for line in follower.poll():
+            shown = runner.log(line)
+        if shown is not None:
+            yield shown
+        if ended is not None:
+            return ended
+        time.sleep(FOLLOW_EVERY_S)
+
+
+def _verdict(record: RunRecord) -> str:
+    if record.state is RunState.STOPPED:
+        return "The training was stopped. The Watchdog tab can go on with it."
+    return f"The training failed: {record.reason}. {record.advice} See the Watchdog tab.".replace(". .", ".")
+
+
+def _error(record: RunRecord) -> Exception:
+    import gradio  # noqa: PLC0415 - nothing else here needs it
+
+    return gradio.Error(_verdict(record), duration=None)  # type: ignore[no-any-return]

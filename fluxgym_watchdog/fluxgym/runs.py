@@ -1,0 +1,53 @@
+"""Where FluxGym keeps its runs: outputs/<name>/ with a train.sh or train.bat in it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+from fluxgym_watchdog.store import FOLDER
+
+SCRIPT_NAMES = ("train.bat", "train.sh") if sys.platform == "win32" else ("train.sh", "train.bat")
+NOT_RUNS = frozenset({"sample"})
+
+
+class NotARun(ValueError):
+    """A path that is no run; the message says what was expected."""
+
+
+def find_runs(outputs: Path) -> list[Path]:
+    """The run folders under an outputs folder, the newest activity first. Raises OSError if it cannot be listed."""
+    found = []
+    with os.scandir(outputs) as entries:
+        for entry in entries:
+            if entry.name in NOT_RUNS or entry.name.startswith("."):
+                continue
+            touched = _touched(Path(entry.path))
+            if touched is not None:
+                found.append((touched, Path(entry.path)))
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def script_of(run_folder: Path) -> Path:
+    """The train script of a run. Raises NotARun where there is none."""
+    for name in SCRIPT_NAMES:
+        if (run_folder / name).is_file():
+            return run_folder / name
+    raise NotARun(f"{run_folder}: no {' or '.join(SCRIPT_NAMES)} in it")
+
+
+def fluxgym_of(run_folder: Path) -> Path:
+    """The FluxGym folder above outputs/, in which the training must run. Raises NotARun where outputs/ is not above."""
+    if run_folder.parent.name != "outputs":
+        raise NotARun(f"{run_folder}: not a run of FluxGym; expected …/outputs/<name>")
+    return run_folder.parent.parent
+
+
+def _touched(run_folder: Path) -> float | None:
+    newest = None
+    for name in (*SCRIPT_NAMES, f"{FOLDER}/run.json"):
+        with contextlib.suppress(OSError):
+            newest = max(newest or 0.0, (run_folder / name).stat().st_mtime)
+    return newest

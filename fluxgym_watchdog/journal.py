@@ -1,0 +1,149 @@
+"""What a supervised run leaves in writing: its record, its timeline, its samples, and what the last tick saw.
+
+A disk that cannot be written to must not disturb the training: it is said once, and again when it works.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+from fluxgym_watchdog.records import (
+    Event,
+    Finding,
+    FindingKind,
+    Phase,
+    RunRecord,
+    Sample,
+    Snapshot,
+    Status,
+)
+from fluxgym_watchdog.store import Store
+
+SAMPLE_EVERY_S = 2.0
+PACE_STEPS = 40
+"""Seconds per step are the median over about so many looks in which a step was made."""
+_LEVELS = {"bad": logging.ERROR, "act": logging.WARNING}
+
+
+class Journal:
+    """Keeps one run's record, and writes what happens to the store and to the log of this program."""
+
+    def __init__(self, store: Store, record: RunRecord, clock: Callable[[], float]) -> None:
+        self.record = record
+        self.problem = ""
+        self._store, self._clock = store, clock
+        self._logger = logging.getLogger(f"fluxgym_watchdog.run.{record.name}")
+        self._paces: deque[tuple[float, int]] = deque(maxlen=PACE_STEPS)
+        self._sampled_at = float("-inf")
+        self._heartbeat: tuple[int, float] | None = None
+
+    def change(self, **changes: Any) -> None:
+        """Changes the record, and writes it if it became another."""
+        record = replace(self.record, **changes)
+        if record != self.record:
+            self.record = record
+            self._write(lambda: self._store.write_record(record))
+
+    def change_attempt(self, **changes: Any) -> None:
+        """Changes the newest attempt in the record."""
+        attempt = self.record.attempt
+        if attempt is not None:
+            self.change(attempts=(*self.record.attempts[:-1], replace(attempt, **changes)))
+
+    def tell(self, kind: str, text: str, tone: str = "info", evidence: Mapping[str, object] | None = None) -> None:
+        """Puts a line on the timeline and on the console."""
+        attempt = self.record.attempt
+        event = Event(self._clock(), kind, text, tone, attempt.number if attempt else 0, evidence or {})
+        self._logger.log(_LEVELS.get(tone, logging.INFO), "%s", text)
+        self._write(lambda: self._store.append_event(event))
+
+    def new_attempt(self) -> None:
+        """Forgets the pace of the attempt before."""
+        self._paces.clear()
+        self._heartbeat = None
+
+    def sample(self, snapshot: Snapshot, step: int) -> None:
+        """Adds the tick to samples.csv, at most every two seconds."""
+        if not self._paces or step > self._paces[-1][1]:
+            self._paces.append((snapshot.monotonic_at, step))
+        if snapshot.monotonic_at - self._sampled_at < SAMPLE_EVERY_S:
+            return
+        self._sampled_at = snapshot.monotonic_at
+        loss = snapshot.log.loss if snapshot.log else None
+        rows = [
+            Sample(
+                snapshot.at,
+                g.index,
+                g.utilization_percent,
+                g.memory_used_bytes,
+                g.memory_total_bytes,
+                g.temperature_c,
+                g.power_w,
+                g.power_limit_w,
+                step,
+                loss,
+            )
+            for g in snapshot.gpu.gpus
+        ]
+        empty = Sample(snapshot.at, -1, None, None, None, None, None, None, step, loss)
+        self._write(lambda: self._store.append_samples(rows or [empty]))
+
+    def status(self, snapshot: Snapshot | None, finding: Finding, step: int, silence_s: float, problem: str) -> None:
+        """Replaces status.json with what this tick saw."""
+        record, progress = self.record, snapshot.log if snapshot else None
+        attempt = record.attempt
+        seen = Status(
+            at=self._clock(),
+            state=record.state,
+            finding=finding.kind,
+            text=record.reason or finding.text,
+            phase=progress.phase if progress else Phase.UNKNOWN,
+            attempt=attempt.number if attempt else 0,
+            step=step,
+            total_steps=record.total_steps,
+            epoch=progress.epoch if progress else None,
+            epochs=progress.epochs if progress else None,
+            loss=progress.loss if progress else None,
+            seconds_per_step=self._seconds_per_step(),
+            heartbeat_at=self._clock() - silence_s if snapshot else None,
+            count=progress.count if progress else 0,
+            count_total=progress.count_total if progress else None,
+            processes=len(snapshot.tree.processes) if snapshot else 0,
+            gpu_source=snapshot.gpu.source if snapshot else "none",
+            gpus=snapshot.gpu.gpus if snapshot else (),
+            checkpoints=snapshot.checkpoints if snapshot else (),
+            host=snapshot.host if snapshot else None,
+            next_start_at=record.next_start_at,
+            problem=" ".join(p for p in (problem, self.problem, _blindness(snapshot, finding)) if p),
+        )
+        self._write(lambda: self._store.write_status(seen))
+
+    def _seconds_per_step(self) -> float | None:
+        gaps = [(t1 - t0) / (s1 - s0) for (t0, s0), (t1, s1) in pairwise(self._paces)]
+        return median(gaps) if gaps else None
+
+    def _write(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except OSError as error:
+            if not self.problem:
+                self._logger.error("Cannot write to %s: %s. The training is not disturbed.", self._store.folder, error)
+            self.problem = f"Cannot write to {self._store.folder}: {error}."
+        else:
+            if self.problem:
+                self._logger.warning("Writing to %s works again.", self._store.folder)
+            self.problem = ""
+
+
+def _blindness(snapshot: Snapshot | None, finding: Finding) -> str:
+    if finding.kind is FindingKind.BLIND:
+        return f"The watchdog {finding.text}."
+    if snapshot is not None and not snapshot.gpu.gpus and snapshot.gpu.problem:
+        return f"No GPU can be read: {snapshot.gpu.problem}"
+    return ""

@@ -1,0 +1,247 @@
+"""A training's processes: found by their parents or by their environment, told apart by role, held by identity."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+
+from fluxgym_watchdog.records import Process, ProcessId, Role
+
+TRAINER_SUFFIX = "_train_network.py"
+RESCAN_S = 10.0
+"""How often the whole machine is searched for new children; in between only the known processes are asked."""
+CREATE_TIME_TOLERANCE_S = 2.0
+"""A stepped clock moves the create times that the system reports, by far less than a pid takes to come round again."""
+
+
+class ProcessReader:
+    """Reads one training's tree again and again. Zombies and processes that end between two calls are left out."""
+
+    def __init__(self, roots: Iterable[ProcessId] = ()) -> None:
+        self._known: dict[int, tuple[psutil.Process, ProcessId, Role]] = {}
+        self._scanned_at = float("-inf")
+        self.add(roots)
+
+    def add(self, roots: Iterable[ProcessId]) -> None:
+        """Takes up processes that are alive and are really those; their descendants come with the next scan."""
+        for root in roots:
+            process = find(root)
+            if process is not None and root.pid not in self._known:
+                self._known[root.pid] = (process, root, Role.OTHER)
+        self._scanned_at = float("-inf")
+
+    def read(self, now: float) -> tuple[Process, ...]:
+        """The living processes at monotonic time `now`, in the order of their pids."""
+        seen = self._sample()
+        has_trainer = any(p.role is Role.TRAINER for p in seen)
+        if now - self._scanned_at >= (RESCAN_S if has_trainer else 0.0):
+            self._scan()
+            self._scanned_at = now
+            seen = self._sample()
+        return tuple(sorted(seen, key=lambda p: p.id.pid))
+
+    def _sample(self) -> list[Process]:
+        seen = []
+        for pid, (process, identity, role) in list(self._known.items()):
+            sample = _sample(process, identity, role)
+            if sample is None:
+                del self._known[pid]
+            else:
+                seen.append(sample)
+        return seen
+
+    def _scan(self) -> None:
+        children: dict[int, list[int]] = {}
+        for pid, parent in _parents():
+            children.setdefault(parent, []).append(pid)
+        reached, queue = set(self._known), list(self._known)
+        while queue:
+            for pid in children.get(queue.pop(), ()):
+                if pid not in reached:
+                    reached.add(pid)
+                    queue.append(pid)
+        for pid in reached - set(self._known):
+            identity = identify(pid)
+            if identity is not None and (process := find(identity)) is not None:
+                self._known[pid] = (process, identity, Role.OTHER)
+        self._assign_roles()
+
+    def _assign_roles(self) -> None:
+        # Roles are given once: when a trainer dies its workers get another parent, and would look like trainers.
+        lines = {pid: _command_line(process) for pid, (process, _, _) in self._known.items()}
+        for pid, (process, identity, role) in self._known.items():
+            if role is Role.OTHER:
+                self._known[pid] = (process, identity, role_of(lines[pid], lines.get(_parent_pid(process), [])))
+
+
+def role_of(command_line: list[str], parents_command_line: list[str]) -> Role:
+    """A process's role from its own command line and its parent's (empty where the parent is not of the tree)."""
+    head = [Path(word).name.lower() for word in command_line[:4]]
+    if "launch" in head and any("accelerate" in word for word in head):
+        return Role.LAUNCHER
+    if is_trainer(command_line):
+        return Role.WORKER if command_line == parents_command_line else Role.TRAINER
+    if head and head[0].removesuffix(".exe") in ("sh", "bash", "dash", "zsh", "cmd"):
+        return Role.WRAPPER
+    return Role.OTHER
+
+
+def is_trainer(command_line: list[str]) -> bool:
+    """Whether this is `python …_train_network.py …` itself, not a launcher or shell that names it further on."""
+    if not command_line or "python" not in Path(command_line[0]).name.lower():
+        return False
+    script = next((word for word in command_line[1:] if not word.startswith("-")), "")
+    return script.endswith(TRAINER_SUFFIX)
+
+
+def find_trainers(output_dir: Path, output_name: str | None, cwd: Path) -> list[ProcessId]:
+    """The trainers on this machine that write into `output_dir` (and under this name, where one is given).
+
+    They are told by their `--output_dir`, taken relative to their own working directory, never by the program's name.
+    """
+    found = []
+    for process in psutil.process_iter(["pid"]):
+        line = _command_line(process)
+        if not is_trainer(line):
+            continue
+        where, name = _value(line, "--output_dir"), _value(line, "--output_name")
+        if where is None or (output_name is not None and name != output_name):
+            continue
+        if (_cwd(process, cwd) / where).resolve() == output_dir.resolve():
+            identity = identify(process.pid)
+            if identity is not None and role_of(line, _parent_line(process)) is Role.TRAINER:
+                found.append(identity)
+    return found
+
+
+def find_by_environment(variable: str, value: str) -> list[ProcessId]:
+    """All processes of this machine whose environment holds `variable=value`, wherever they have gone; not our own."""
+    found = []
+    for process in psutil.process_iter(["pid"]):
+        try:
+            carries = process.pid != os.getpid() and process.environ().get(variable) == value
+        except (psutil.Error, OSError):
+            continue
+        identity = identify(process.pid) if carries else None
+        if identity is not None:
+            found.append(identity)
+    return found
+
+
+def identify(pid: int) -> ProcessId | None:
+    """The identity of the process that has this pid now; None where there is none, or only a zombie."""
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else ProcessId(pid, process.create_time())
+    except psutil.Error:
+        return None
+
+
+def find(identity: ProcessId) -> psutil.Process | None:
+    """The living process of that identity; None where it is gone, or its pid belongs to another one now."""
+    try:
+        process = psutil.Process(identity.pid)
+        same = abs(process.create_time() - identity.create_time) <= CREATE_TIME_TOLERANCE_S
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.Error:
+        return None
+
+
+def wait_channel(pid: int) -> str:
+    """The kernel function in which a process sleeps (Linux; '' elsewhere); `pipe_write`: nobody reads its pipe."""
+    try:
+        return Path(f"/proc/{pid}/wchan").read_text().strip("0")
+    except OSError:
+        return ""
+
+
+def with_wait_channels(processes: Iterable[Process]) -> tuple[Process, ...]:
+    """The processes with `wchan` filled in."""
+    return tuple(replace(p, wchan=wait_channel(p.id.pid)) for p in processes)
+
+
+def _sample(process: psutil.Process, identity: ProcessId, role: Role) -> Process | None:
+    try:
+        with process.oneshot():
+            status = process.status()
+            if status in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD) or not process.is_running():
+                return None
+            times = process.cpu_times()
+            read_bytes, write_bytes = _io(process)
+            return Process(
+                id=identity,
+                parent_pid=process.ppid(),
+                role=role,
+                name=process.name(),
+                status=str(status),
+                cpu_s=times.user + times.system,
+                read_bytes=read_bytes,
+                write_bytes=write_bytes,
+                rss_bytes=process.memory_info().rss,
+            )
+    except psutil.NoSuchProcess:
+        return None
+    except psutil.AccessDenied:
+        return Process(identity, 0, role, "?", "unknown")
+
+
+def _io(process: psutil.Process) -> tuple[int | None, int | None]:
+    try:
+        counters = process.io_counters()
+    except (psutil.AccessDenied, AttributeError, NotImplementedError, OSError):
+        return None, None
+    # On Linux the *_chars count what network file systems and the page cache serve as well.
+    return (
+        int(getattr(counters, "read_chars", counters.read_bytes)),
+        int(getattr(counters, "write_chars", counters.write_bytes)),
+    )
+
+
+def _parents() -> Iterator[tuple[int, int]]:
+    for process in psutil.process_iter(["ppid"]):
+        parent = process.info["ppid"]
+        if parent is not None:
+            yield process.pid, parent
+
+
+def _parent_pid(process: psutil.Process) -> int:
+    try:
+        return int(process.ppid())
+    except psutil.Error:
+        return 0
+
+
+def _parent_line(process: psutil.Process) -> list[str]:
+    try:
+        parent = process.parent()
+    except psutil.Error:
+        return []
+    return _command_line(parent) if parent is not None else []
+
+
+def _command_line(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except (psutil.Error, OSError):
+        return []
+
+
+def _cwd(process: psutil.Process, fallback: Path) -> Path:
+    try:
+        return Path(process.cwd())
+    except (psutil.Error, OSError):
+        return fallback
+
+
+def _value(command_line: list[str], name: str) -> str | None:
+    found = None
+    for word, following in zip(command_line, [*command_line[1:], ""], strict=True):
+        if word == name:
+            found = following
+        elif word.startswith(name + "="):
+            found = word[len(name) + 1 :]
+    return found

@@ -1,0 +1,398 @@
+"""One run under watch: at each tick observe, judge, act, record."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import time
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from pathlib import Path
+
+from fluxgym_watchdog.act import launch
+from fluxgym_watchdog.act import script as train_script
+from fluxgym_watchdog.act.stop import Stop, StopPhase
+from fluxgym_watchdog.attempt import AttemptWatch
+from fluxgym_watchdog.journal import Journal
+from fluxgym_watchdog.judge import restart
+from fluxgym_watchdog.judge.lifecycle import move
+from fluxgym_watchdog.observe.checkpoints import CheckpointReader
+from fluxgym_watchdog.observe.gpu import GpuReader
+from fluxgym_watchdog.observe.machine import boot_id, read_host
+from fluxgym_watchdog.observe.processes import ProcessReader, find_by_environment, with_wait_channels
+from fluxgym_watchdog.records import (
+    LIVE_STATES,
+    Attempt,
+    CheckpointKind,
+    Decision,
+    DecisionKind,
+    Finding,
+    FindingKind,
+    ProcessId,
+    RunRecord,
+    RunState,
+    Snapshot,
+    StartPoint,
+)
+from fluxgym_watchdog.settings import Settings
+from fluxgym_watchdog.store import Store
+
+QUICK_TICK_S = 0.3
+"""Between two looks while something of ours is under way (a stop, a start): it should not wait for the next tick."""
+SAVE_PROGRESS_EVERY_S = 10.0
+
+
+class Supervision:
+    """Supervises one run while holding its lock.
+
+    Whoever makes one has locked the store, calls one of `begin`, `resume`, `adopt` and `take_over`, then `tick` until
+    `done`. Nothing here blocks for longer than it takes to read small files. Raises ScriptError for a train script
+    that is not understood, OSError for one that cannot be read.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        script: Path,
+        cwd: Path,
+        settings: Settings,
+        gpu: GpuReader,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.store, self.run_folder, self.cwd, self.settings = store, store.run_folder, cwd, settings
+        self.problem = ""
+        self._script_path, self._gpu, self._clock = script, gpu, clock
+        record, problem = store.read_record()
+        fallback = RunRecord(self.run_folder.name, auto_resume=settings.auto_resume)
+        self._journal = Journal(store, replace(record or fallback, script=script.name), clock)
+        if problem:
+            self._journal.tell("problem", problem, "bad")
+        self._script = train_script.read(script.read_bytes(), batch=script.suffix == ".bat")
+        self._output_dir = launch.output_dir(self._script, cwd, self.run_folder)
+        self._checkpoints = CheckpointReader(self._output_dir, launch.output_name(self._script, self.run_folder))
+        self._watch = self._watch_attempt(ProcessReader())
+        self._stop: Stop | None = None
+        self._saved_at = float("-inf")
+        self._start_due = 0.0
+        self._chosen: str | None = None
+        self._fresh = False
+        self._waits = ""
+
+    @property
+    def record(self) -> RunRecord:
+        """The run's record as it stands."""
+        return self._journal.record
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing more to supervise."""
+        return self.record.state not in LIVE_STATES
+
+    @property
+    def pause_s(self) -> float:
+        """How long to wait before the next tick, in seconds."""
+        quick = self.record.state in (RunState.STOPPING, RunState.STARTING, RunState.WAITING)
+        return min(QUICK_TICK_S, self.settings.check_interval) if quick else self.settings.check_interval
+
+    # how it begins
+
+    def begin(self, now: float) -> None:
+        """Starts the training from nothing, as FluxGym's Start does."""
+        self._fresh = True
+        self._journal.change(learned={}, quarantined=(), steps_per_epoch=None, total_steps=None, accumulation=None)
+        self._start_soon(now)
+
+    def adopt(self, now: float) -> None:
+        """Takes over a run that its record calls live, from a supervisor that is gone."""
+        attempt = self.record.attempt
+        roots = find_by_environment(launch.RUN_VARIABLE, str(self.run_folder))
+        if attempt is not None and attempt.process is not None:
+            roots.append(attempt.process)
+        self._watch = self._watch_attempt(ProcessReader(roots))
+        if self.record.state is RunState.WAITING:
+            wait = max((self.record.next_start_at or 0.0) - self._clock(), 0.0)
+            self._start_due = now + min(wait, 2 * self.settings.backoff_max)
+        elif self.record.state is RunState.STOPPING:
+            self._stop = self._new_stop(now)
+        else:
+            self._journal.change(state=RunState.TRAINING)
+        self._journal.tell("adopted", "Watching this run again; nobody did since the watchdog ended.")
+
+    def take_over(self, trainers: Collection[ProcessId]) -> None:
+        """Watches a training that something else started. Its output cannot be read: its files and GPUs must tell."""
+        first = min(trainers)
+        attempt = Attempt(
+            len(self.record.attempts) + 1,
+            min(p.create_time for p in trainers),
+            process=first,
+            boot_id=boot_id(),
+            supervised=False,
+        )
+        self._move(RunState.TRAINING, restarts=0, attempts=(*self.record.attempts, attempt))
+        self._watch = self._watch_attempt(ProcessReader(trainers))
+        text = f"Watching a training that something else started (pid {first.pid}); its output cannot be read."
+        self._journal.tell("taken over", text)
+
+    # each tick
+
+    def tick(self, now: float) -> None:
+        """Looks once at the run, at monotonic time `now`, and does what follows."""
+        if self.record.state is RunState.STOPPING:
+            self._continue_stop(now)
+        elif self.record.state is RunState.WAITING:
+            if now >= self._start_due and self._ready():
+                self._launch()
+        elif not self.done:
+            self._look(now)
+        watch = self._watch
+        self._journal.status(watch.snapshot, watch.finding, watch.step, watch.silence_s, self.problem)
+
+    def _look(self, now: float) -> None:
+        before = self._watch.finding
+        snapshot, finding = self._watch.look(now, self._clock(), self.record, self.settings)
+        if self.record.state is RunState.STARTING and snapshot.tree.training_alive:
+            self._move(RunState.TRAINING)
+        self._learn(snapshot)
+        self._journal.sample(snapshot, self._watch.step)
+        ended = finding.kind in (FindingKind.FINISHED, FindingKind.CRASHED)
+        if ended or now - self._saved_at >= SAVE_PROGRESS_EVERY_S:
+            self._save_progress(now)
+        self._follow(finding, before, snapshot, now)
+
+    def _learn(self, snapshot: Snapshot) -> None:
+        """Keeps what the next attempt, or the next supervisor, must know."""
+        seen = snapshot.log
+        if seen is not None and seen.steps_per_epoch:
+            steps_per_epoch = -(-seen.steps_per_epoch // (seen.accumulation or 1))
+            total = seen.total_steps or self.record.total_steps
+            self._journal.change(steps_per_epoch=steps_per_epoch, total_steps=total, accumulation=seen.accumulation)
+        new = self._watch.new_checkpoints()
+        for checkpoint in new:
+            if checkpoint.kind is CheckpointKind.STATE:
+                self._journal.tell("checkpoint", f"Saved {checkpoint.name}. It is sound.", "ok")
+        furthest = max((restart.absolute_step(c, self.record.steps_per_epoch) or 0 for c in new), default=0)
+        if furthest > self.record.furthest_step:
+            self._journal.change(furthest_step=furthest, restarts=0)
+
+    def _save_progress(self, now: float) -> None:
+        self._saved_at = now
+        self._journal.change_attempt(last_step=self._watch.step)
+        self._journal.change(learned=self._watch.learned)
+
+    def _follow(self, finding: Finding, before: Finding, snapshot: Snapshot, now: float) -> None:
+        state = self.record.state
+        decision = restart.decide(self.record, finding, self.settings, random.random())
+        if finding.kind in (FindingKind.FINISHED, FindingKind.CRASHED):
+            self._end(finding, snapshot)
+            self._act(decision, now)
+        elif finding.kind is FindingKind.STALLED:
+            if state is not RunState.STALLED:
+                self._move(RunState.STALLED, reason=finding.text, cause="hang", retry=True, advice="")
+                self._journal.tell("stalled", f"Training stuck: {finding.text}.", "bad", _evidence(snapshot))
+            if state is not RunState.STALLED or decision.kind is not DecisionKind.ASK:
+                self._act(decision, now)
+        elif finding.kind is FindingKind.SUSPECT and state is RunState.TRAINING:
+            self._move(RunState.SUSPECT)
+            self._journal.tell("suspect", f"Looking closer: {finding.text}.", "act", _evidence(snapshot))
+        elif finding.kind is FindingKind.HEALTHY and state in (RunState.SUSPECT, RunState.STALLED):
+            self._move(RunState.TRAINING, reason="", cause="", retry=None)
+            self._journal.tell("recovered", "The training goes on by itself.", "ok")
+        elif finding.kind is FindingKind.BLIND and before.kind is not FindingKind.BLIND:
+            self._journal.tell("blind", f"The watchdog {finding.text}.", "bad")
+
+    def _end(self, finding: Finding, snapshot: Snapshot) -> None:
+        outcome = finding.cause or finding.kind.value
+        self._journal.change_attempt(ended_at=self._clock(), exit_code=snapshot.tree.exit_code, outcome=outcome)
+        if finding.kind is FindingKind.FINISHED:
+            self._move(RunState.FINISHED, reason="", cause="", advice="", retry=None)
+            self._journal.tell("finished", f"Finished: {finding.text}.", "ok")
+        else:
+            told = {"reason": finding.text, "cause": finding.cause, "advice": finding.advice, "retry": finding.retry}
+            self._move(RunState.CRASHED, **told)
+            text = f"Training crashed: {finding.text}. {finding.advice}".rstrip()
+            self._journal.tell("crashed", text, "bad", _evidence(snapshot))
+
+    # acting
+
+    def _act(self, decision: Decision, now: float) -> None:
+        if decision.quarantine:
+            self._journal.change(quarantined=(*self.record.quarantined, *decision.quarantine))
+            names = ", ".join(stamp.rpartition("@")[0] for stamp in decision.quarantine)
+            self._journal.tell("quarantined", f"Set aside, not deleted: {names}.", "act")
+        if decision.kind is DecisionKind.GIVE_UP:
+            self._journal.change(reason=decision.text)
+            self._begin_stop(now, RunState.FAILED)
+        elif decision.kind in (DecisionKind.STOP_AND_RESTART, DecisionKind.RESTART):
+            self._start_due = now + decision.delay_s
+            due = self._clock() + decision.delay_s
+            self._journal.change(next_start_at=due, restarts=self.record.restarts + 1)
+            self._begin_stop(now, RunState.WAITING)
+        elif decision.kind is DecisionKind.ASK:
+            text = "Auto-resume is off, so nothing is done. Resume goes on from the newest checkpoint."
+            self._journal.tell("ask", text, "act")
+
+    # at the user's word
+
+    def stop(self, now: float) -> None:
+        """Ends the training and starts nothing."""
+        self._journal.tell("request", "Stop was asked for.")
+        if self.record.state is RunState.STOPPING:
+            self._journal.change(stopping_for=RunState.STOPPED)
+        elif self.record.state is RunState.WAITING:
+            self._settle(RunState.STOPPED)
+        elif not self.done:
+            self._begin_stop(now, RunState.STOPPED)
+
+    def resume(self, now: float, chosen: str | None = None) -> None:
+        """Goes on from the newest sound checkpoint, or from the one of that name; leaves a training alone."""
+        state = self.record.state
+        if state in (RunState.STARTING, RunState.TRAINING, RunState.SUSPECT):
+            self._journal.tell("request", f"Resume was asked for, but the run is {state.value}: stop it first.")
+            return
+        self._journal.tell("request", "Resume was asked for.")
+        self._chosen, self._start_due = chosen, now
+        if state is RunState.STALLED:
+            self._journal.change(restarts=0)
+            self._begin_stop(now, RunState.WAITING)
+        elif self.done or state is RunState.WAITING:
+            self._start_soon(now)
+
+    def switch(self, auto_resume: bool) -> None:
+        """Turns this run's auto-resume on or off."""
+        self._journal.change(auto_resume=auto_resume)
+        self._journal.tell("switch", f"Auto-resume is {'on' if auto_resume else 'off'} now.")
+
+    # stopping and starting
+
+    def _begin_stop(self, now: float, then: RunState) -> None:
+        self._move(RunState.STOPPING, stopping_for=then)
+        self._stop = self._new_stop(now)
+        self._continue_stop(now)
+
+    def _new_stop(self, now: float) -> Stop:
+        attempt, processes = self.record.attempt, self._watch.processes
+        ours = attempt is not None and attempt.supervised and attempt.process is not None
+        return Stop(
+            find_all=lambda: [
+                *(p.id for p in processes.read(time.monotonic())),
+                *find_by_environment(launch.RUN_VARIABLE, str(self.run_folder)),
+            ],
+            on_gpu=lambda: {pid for gpu in self._gpu.read().gpus for pid in gpu.processes},
+            group=attempt.process.pid if ours and attempt and attempt.process else None,
+            grace_s=self.settings.stop_grace,
+            began_at=now,
+        )
+
+    def _continue_stop(self, now: float) -> None:
+        stop = self._stop = self._stop or self._new_stop(now)
+        phase = stop.advance(now)
+        self._watch.exit_code()  # reaps it
+        if phase is StopPhase.UNKILLABLE:
+            pids = ", ".join(str(p.pid) for p in stop.left)
+            reason = f"process {pids} cannot be ended: it sleeps in the kernel (driver or disk); a reboot may help"
+            self._journal.change(reason=reason, retry=True)
+            self._settle(RunState.FAILED)
+        elif phase is StopPhase.DONE:
+            if stop.asked:
+                number = "1 process" if len(stop.asked) == 1 else f"{len(stop.asked)} processes"
+                self._journal.tell("stopped", f"Stopped {number} of the training; all are gone.", "act")
+            self._settle(self.record.stopping_for or RunState.STOPPED)
+
+    def _settle(self, state: RunState) -> None:
+        self._stop = None
+        attempt = self.record.attempt
+        if attempt is not None and attempt.ended_at is None:
+            self._journal.change_attempt(
+                ended_at=self._clock(), last_step=self._watch.step, outcome=self.record.cause or state.value
+            )
+        self._move(state, stopping_for=None, next_start_at=self.record.next_start_at if not self.done else None)
+        if state is RunState.FAILED:
+            self._journal.change(next_start_at=None)
+            self._journal.tell("failed", f"Given up: {self.record.reason}.", "bad")
+        elif state is RunState.STOPPED:
+            self._journal.change(next_start_at=None)
+            self._journal.tell("stopped", "The training is stopped. Resume goes on from the newest checkpoint.")
+
+    def _start_soon(self, now: float) -> None:
+        self._start_due = now
+        if self.record.state is not RunState.WAITING:
+            self._move(RunState.WAITING)
+        self._journal.change(restarts=0, reason="", cause="", advice="", retry=None, next_start_at=self._clock())
+
+    def _ready(self) -> bool:
+        sizes = [c.size_bytes for c in self._checkpoints.read() if c.kind is CheckpointKind.STATE]
+        host, gpu = read_host(self.run_folder), self._gpu.read()
+        waits = restart.not_ready(self.record.cause, host, gpu, max(sizes, default=0))
+        if waits and not self._waits:
+            self._journal.tell("waiting", f"{waits[0].upper()}{waits[1:]}.", "act")
+        self._waits = waits
+        return not waits
+
+    def _launch(self) -> None:
+        fresh, self._fresh = self._fresh, False
+        chosen, self._chosen = self._chosen, None
+        before = self.record.attempt
+        points = [StartPoint(None, 0)]
+        if not fresh:
+            points = restart.start_points(
+                self.record, self._checkpoints.read(), self._output_dir, self.settings, chosen
+            )
+        if not points:
+            what = f"{chosen} cannot be resumed from" if chosen else "there is no sound checkpoint to go on from"
+            self._journal.change(reason=what, retry=False)
+            self._settle(RunState.FAILED)
+            return
+        point, number = points[0], len(self.record.attempts) + 1
+        self._move(RunState.STARTING, next_start_at=None, reason="", cause="", advice="", retry=None)
+        settings = self.settings
+        saving = launch.saving_options(self._script, save_states=settings.save_states, keep_states=settings.keep_states)
+        content = train_script.with_options(self._script, [*saving, *point.options])
+        began_at = self._clock()
+        try:
+            banner = f"[FluxGym Watchdog] attempt {number}, {point.text}"
+            started = launch.launch(self.run_folder, self.cwd, number, content, banner, os.environ)
+        except OSError as error:
+            self._journal.change(reason=f"the training cannot be started: {error}", retry=True)
+            self._settle(RunState.FAILED)
+            return
+        attempt = Attempt(
+            number,
+            began_at,
+            started.log_offset,
+            point.first_step,
+            point.first_step,
+            fresh=fresh or (before is None and point.checkpoint is None),
+            resumed_from=point.checkpoint,
+            process=started.id,
+            boot_id=boot_id(),
+        )
+        self._journal.change(attempts=(*self.record.attempts, attempt))
+        self._journal.new_attempt()
+        self._watch = self._watch_attempt(ProcessReader([started.id] if started.id else []), started.process)
+        if before is None or fresh:
+            self._journal.tell("started", f"Training began (attempt {number}, {point.text}).")
+        else:
+            again = max(0, before.last_step - point.first_step)
+            self._journal.tell("resumed", f"Attempt {number} goes on {point.text}; {again} steps to train again.", "ok")
+
+    # small parts
+
+    def _move(self, to: RunState, **changes: object) -> None:
+        self._journal.change(state=move(self.record.state, to), **changes)
+
+    def _watch_attempt(self, processes: ProcessReader, popen: subprocess.Popen[bytes] | None = None) -> AttemptWatch:
+        attempt = self.record.attempt
+        return AttemptWatch(self.run_folder, attempt, processes, self._checkpoints, self._gpu, popen)
+
+
+def _evidence(snapshot: Snapshot) -> dict[str, object]:
+    return {
+        "processes": [
+            {"pid": p.id.pid, "role": p.role.value, "state": p.status, "cpu_s": p.cpu_s, "waits_in": p.wchan}
+            for p in with_wait_channels(snapshot.tree.processes)
+        ],
+        "exit_code": snapshot.tree.exit_code,
+        "gpus": [{"index": g.index, "utilization_percent": g.utilization_percent} for g in snapshot.run_gpus],
+        "last_lines": list(snapshot.log.last_lines[-10:]) if snapshot.log else [],
+    }

@@ -1,0 +1,226 @@
+"""The watchdog: for each run, each tick, observe, judge, act and record. One thread, or none (the command line)."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fluxgym_watchdog.act.script import ScriptError
+from fluxgym_watchdog.fluxgym.runs import NotARun, find_runs, fluxgym_of, script_of
+from fluxgym_watchdog.observe.gpu import GpuReader
+from fluxgym_watchdog.observe.processes import find_trainers
+from fluxgym_watchdog.records import LIVE_STATES
+from fluxgym_watchdog.settings import Settings
+from fluxgym_watchdog.store import Held, Store
+from fluxgym_watchdog.supervision import Supervision
+
+log = logging.getLogger("fluxgym_watchdog")
+
+
+class Watchdog:
+    """Supervises the runs under one outputs folder.
+
+    `tick(now)` does everything once; `start` and `stop` run it in a daemon thread. All of its methods may be called
+    from any thread. With `all_runs` it also takes up requests for runs that nobody supervises and, at its start, runs
+    that were under way when the process, the container or the machine ended.
+    """
+
+    def __init__(
+        self,
+        outputs: Path,
+        settings: Settings,
+        *,
+        gpu: GpuReader | None = None,
+        clock: Callable[[], float] = time.time,
+        all_runs: bool = True,
+    ) -> None:
+        self.outputs, self.settings = outputs, settings
+        self.problem = ""
+        self._gpu, self._clock, self._all_runs = gpu or GpuReader(), clock, all_runs
+        self._runs: dict[str, Supervision] = {}
+        self._lock = threading.RLock()
+        self._wake = threading.Event()
+        self._ending = False
+        self._recovered = False
+        self._thread: threading.Thread | None = None
+
+    # the thread
+
+    def start(self) -> None:
+        """Begins to tick in a daemon thread; does nothing if it already does."""
+        with self._lock:
+            if self._thread is None:
+                self._ending = False
+                self._thread = threading.Thread(target=self._loop, name="fluxgym-watchdog", daemon=True)
+                self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread and gives every run's lock back. Trainings go on."""
+        self._ending = True
+        self._wake.set()
+        thread, self._thread = self._thread, None
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+        with self._lock:
+            for name in list(self._runs):
+                self._drop(name)
+
+    def _loop(self) -> None:
+        while not self._ending:
+            self.tick(time.monotonic())
+            self._wake.wait(self.pause_s)
+            self._wake.clear()
+
+    @property
+    def pause_s(self) -> float:
+        """How long to wait before the next tick, in seconds."""
+        with self._lock:
+            return min([s.pause_s for s in self._runs.values()], default=self.settings.check_interval)
+
+    # one tick
+
+    def tick(self, now: float) -> None:
+        """Looks at every supervised run once, at monotonic time `now`; never raises for the sake of one run."""
+        with self._lock:
+            for name, supervision in list(self._runs.items()):
+                self._guarded(name, lambda s=supervision: self._tick_run(s, now))  # type: ignore[misc]
+                if supervision.done:
+                    self._drop(name)
+            if self._all_runs:
+                self._guarded("outputs", lambda: self._look_around(now))
+
+    def _tick_run(self, supervision: Supervision, now: float) -> None:
+        for request in supervision.store.take_requests():
+            self._answer(supervision, request, now)
+        supervision.tick(now)
+
+    def _answer(self, supervision: Supervision, request: Mapping[str, Any], now: float) -> None:
+        if request["kind"] == "stop":
+            supervision.stop(now)
+        elif request["kind"] == "resume":
+            chosen = request.get("checkpoint")
+            supervision.resume(now, chosen if isinstance(chosen, str) else None)
+        elif request["kind"] == "switch":
+            supervision.switch(request.get("auto_resume") is True)
+
+    def _look_around(self, now: float) -> None:
+        recover, self._recovered = not self._recovered, True
+        try:
+            folders = find_runs(self.outputs)
+        except FileNotFoundError:
+            return  # FluxGym makes outputs/ at the first start
+        for folder in folders:
+            if folder.name not in self._runs:
+                store = Store(folder)
+                if recover or store.pending_requests():
+                    self._guarded(folder.name, lambda s=store: self._take_up(s, now, recover))  # type: ignore[misc]
+
+    def _take_up(self, store: Store, now: float, recover: bool) -> None:
+        record, _ = store.read_record()
+        interrupted = recover and record is not None and record.state in LIVE_STATES
+        if not interrupted and not store.pending_requests():
+            return
+        try:
+            supervision = self._supervise(store, script_of(store.run_folder))
+        except Held:
+            return  # its holder takes the requests
+        if record is not None and record.state in LIVE_STATES:
+            supervision.adopt(now)
+        self._tick_run(supervision, now)
+        if supervision.done:
+            self._drop(store.run_folder.name)
+
+    def _guarded(self, what: str, step: Callable[[], None]) -> None:
+        """The thread's edge: an error of ours is logged and shown, and never ends the watch over the other runs."""
+        try:
+            step()
+        except Exception as error:  # the edge of the thread
+            problem = f"The watchdog failed at {what}: {error}"
+            if problem != self.problem:
+                log.exception("%s", problem)
+            self.problem = problem
+            supervision = self._runs.get(what)
+            if supervision is not None:
+                supervision.problem = f"Watching is degraded: {error}"
+        else:
+            supervision = self._runs.get(what)
+            if supervision is not None:
+                supervision.problem = ""
+
+    # taking a run up
+
+    def train(self, script: Path) -> Store:
+        """Starts the training of a run from nothing, or joins the one that is live.
+
+        Raises Held (another process supervises it), ScriptError, NotARun, OSError; then nothing was started.
+        """
+        return self._begin(script, lambda s, now: s.begin(now))
+
+    def resume(self, script: Path, chosen: str | None = None) -> Store:
+        """Goes on with a run from its newest sound checkpoint, or the chosen one. Raises like `train`."""
+        return self._begin(script, lambda s, now: s.resume(now, chosen))
+
+    def watch(self, script: Path, output_dir: Path) -> Store | None:
+        """Takes over a training that is already running; None where none is. Raises like `train`."""
+        with self._lock:
+            store = Store(output_dir)
+            record, _ = store.read_record()
+            trainers = find_trainers(output_dir, None, fluxgym_of(script.parent))
+            live = record is not None and record.state in LIVE_STATES
+            if not live and not trainers:
+                return None
+            supervision = self._supervise(store, script)
+            if live:
+                supervision.adopt(time.monotonic())
+            else:
+                supervision.take_over(trainers)
+            return store
+
+    def supervises(self, name: str) -> bool:
+        """Whether the run of that name is under this watchdog."""
+        with self._lock:
+            return name in self._runs
+
+    def set_auto_resume(self, name: str, auto_resume: bool) -> None:
+        """Sets a supervised run's switch without a word on its timeline if it stands so already."""
+        with self._lock:
+            supervision = self._runs.get(name)
+            if supervision is not None and supervision.record.auto_resume != auto_resume:
+                supervision.switch(auto_resume)
+
+    def _begin(self, script: Path, begin: Callable[[Supervision, float], None]) -> Store:
+        with self._lock:
+            folder = script.parent
+            joined = self._runs.get(folder.name)
+            if joined is not None and not joined.done:
+                return joined.store
+            if joined is not None:
+                self._drop(folder.name)
+            store, now = Store(folder), time.monotonic()
+            record, _ = store.read_record()
+            supervision = self._supervise(store, script)
+            store.take_requests()  # left for an earlier training
+            if record is not None and record.state in LIVE_STATES:
+                supervision.adopt(now)
+            else:
+                begin(supervision, now)
+            self._wake.set()
+            return store
+
+    def _supervise(self, store: Store, script: Path) -> Supervision:
+        root = fluxgym_of(script.parent)
+        store.lock()
+        try:
+            supervision = Supervision(store, script, root, self.settings, self._gpu, self._clock)
+        except (ScriptError, NotARun, OSError):
+            store.unlock()
+            raise
+        self._runs[store.run_folder.name] = supervision
+        return supervision
+
+    def _drop(self, name: str) -> None:
+        self._runs.pop(name).store.unlock()

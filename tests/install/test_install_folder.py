@@ -1,0 +1,274 @@
+"""Installing into folders and out of them again: what is kept, what is refused, and what a kill leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import app_files
+import pytest
+
+POSIX = pytest.mark.skipif(os.name != "posix", reason="file modes and links as on POSIX")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_installing_and_uninstalling_gives_the_same_folder(
+    installer: ModuleType, checkout: Path, fluxgym: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = fluxgym()
+    before = contents(folder)
+    assert installer.main([str(folder), "--yes"]) == 0
+    installed = contents(folder)
+    record = json.loads(installed.pop(str(Path("fluxgym_watchdog", "INSTALLED.json"))))
+    assert record["version"] == "1.2.3"
+    package = {name for name in installed if name.startswith("fluxgym_watchdog")}
+    assert package == {str(Path("fluxgym_watchdog", name)) for name in ("__init__.py", str(Path("judge/__init__.py")))}
+    assert installer.main([str(folder), "--yes"]) == 0  # again: brings up to date, changes nothing
+    assert contents(folder).items() >= installed.items()
+    assert "unchanged" in capsys.readouterr().out
+
+    (folder / "watchdog.yaml").write_text("max_restarts: 5\n")
+    (folder / "outputs" / "cat" / ".watchdog").mkdir(parents=True)
+    assert installer.main([str(folder), "--uninstall", "--yes"]) == 0
+    said = capsys.readouterr().out
+    assert str(folder / "watchdog.yaml") in said and str(folder / "outputs" / "cat" / ".watchdog") in said
+    assert contents(folder) == before | {"watchdog.yaml": b"max_restarts: 5\n"}
+    assert installer.main([str(folder), "--uninstall", "--yes"]) == 0
+    assert "not installed here" in capsys.readouterr().out
+
+
+def test_uninstalling_keeps_what_the_user_edited_meanwhile(installer: ModuleType, fluxgym: Callable[..., Path]) -> None:
+    folder = fluxgym()
+    installer.install(folder, yes=True)
+    app = folder / "app.py"
+    app.write_bytes(app.read_bytes().replace(b'"Start"', b'"Go"'))
+    installer.uninstall(folder, yes=True)
+    assert app.read_bytes() == app_files.PLAIN.replace('"Start"', '"Go"').encode()
+
+
+@pytest.mark.parametrize("arguments", [["--dry-run"], ["--status"], ["--uninstall", "--dry-run"]])
+def test_looking_changes_nothing(
+    installer: ModuleType, fluxgym: Callable[..., Path], capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    folder = fluxgym()
+    if "--uninstall" in arguments:
+        installer.install(folder, yes=True)
+    before = contents(folder)
+    capsys.readouterr()
+    assert installer.main([str(folder), *arguments]) == 0
+    assert contents(folder) == before
+    said = capsys.readouterr().out
+    sign = {"--dry-run": "\n+# >>> fluxgym-watchdog: supervise >>>\n", "--status": "anchors: supervise after line 5"}
+    assert sign.get(arguments[0], "\n-# >>> fluxgym-watchdog: supervise >>>\n") in said
+
+
+def test_status_knows_an_update_of_fluxgym(
+    installer: ModuleType, fluxgym: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = fluxgym()
+    installer.install(folder, yes=True)
+    installer.print_status(folder)
+    assert "as this version writes them" in capsys.readouterr().out
+    (folder / "app.py").write_bytes(app_files.PATCHABLE["plain"])
+    installer.print_status(folder)
+    said = capsys.readouterr().out
+    assert "blocks:  none\n" in said and "app.py changed since then" in said
+
+
+def test_no_app_is_refused_with_what_was_looked_for(
+    installer: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert installer.main([str(tmp_path), "--yes"]) == 1
+    assert f"{tmp_path / 'app.py'}: not found" in capsys.readouterr().err
+
+
+def test_missing_anchors_change_nothing_and_print_the_snippet(
+    installer: ModuleType, fluxgym: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = fluxgym(app_files.REFUSED["no Tabs"][0])
+    before = contents(folder)
+    assert installer.main([str(folder), "--yes"]) == 1
+    said = capsys.readouterr()
+    assert "Tabs" in said.err and "fluxgym-watchdog watch" in said.err
+    assert "# >>> fluxgym-watchdog: tab >>>" in said.out
+    assert contents(folder) == before
+
+
+def test_a_folder_of_our_name_that_is_not_ours_is_left_alone(
+    installer: ModuleType, fluxgym: Callable[..., Path]
+) -> None:
+    folder = fluxgym()
+    (folder / "fluxgym_watchdog").mkdir()
+    (folder / "fluxgym_watchdog" / "notes.txt").write_text("mine")
+    before = contents(folder)
+    for act in (installer.install, installer.uninstall):
+        with pytest.raises(installer.RefusedError, match="not FluxGym Watchdog's"):
+            act(folder, yes=True)
+    assert contents(folder) == before
+
+
+def test_an_older_copy_is_replaced_whole(installer: ModuleType, fluxgym: Callable[..., Path]) -> None:
+    folder = fluxgym()
+    installer.install(folder, yes=True)
+    (folder / "fluxgym_watchdog" / "gone_in_this_version.py").touch()
+    (folder / ".fluxgym-watchdog.tmp-dead").mkdir()
+    installer.install(folder, yes=True)
+    assert not (folder / "fluxgym_watchdog" / "gone_in_this_version.py").exists()
+    assert not list(folder.glob(".fluxgym-watchdog*"))
+
+
+@pytest.mark.parametrize(("answer", "installed"), [("y", True), ("n", False), ("", False)])
+def test_it_asks_on_a_terminal(
+    installer: ModuleType,
+    fluxgym: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    answer: str,
+    installed: bool,
+) -> None:
+    folder = fluxgym()
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda prompt: answer)
+    assert installer.main([str(folder)]) == (0 if installed else 1)
+    assert (folder / "fluxgym_watchdog").exists() == installed
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--demo", "."], [".", "--port", "1"], ["--demo", "--port", "0"], [".", "--gradio", "4"], [".", "--what"]],
+)
+def test_usage_errors_exit_2(installer: ModuleType, arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        installer.main(arguments)
+    assert ended.value.code == 2
+
+
+@POSIX
+def test_a_linked_app_stays_a_link_and_its_file_keeps_its_mode(
+    installer: ModuleType, fluxgym: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder, elsewhere = fluxgym(), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    real = elsewhere / "fluxgym_app.py"
+    (folder / "app.py").replace(real)
+    (folder / "app.py").symlink_to(Path("..", "elsewhere", "fluxgym_app.py"))
+    real.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(real, 1234, 4321)
+    installer.install(folder, yes=True)
+    assert (folder / "app.py").is_symlink()
+    assert b"fluxgym-watchdog" in real.read_bytes()
+    assert real.stat().st_mode & 0o7777 == 0o640
+    if os.geteuid() == 0:
+        for path in (real, folder / "fluxgym_watchdog", folder / "fluxgym_watchdog" / "__init__.py"):
+            assert (path.stat().st_uid, path.stat().st_gid) == (1234, 4321)
+    installer.uninstall(folder, yes=True)
+    assert real.read_bytes() == app_files.PATCHABLE["plain"]
+    assert [path.name for path in elsewhere.iterdir()] == ["fluxgym_app.py"]
+
+
+@POSIX
+def test_a_folder_that_cannot_be_written_is_refused(installer: ModuleType, fluxgym: Callable[..., Path]) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root writes everywhere")
+    folder = fluxgym()
+    folder.chmod(0o555)
+    try:
+        with pytest.raises(installer.RefusedError, match="no permission to write"):
+            installer.install(folder, yes=True)
+    finally:
+        folder.chmod(0o755)
+
+
+def test_a_change_by_someone_else_in_between_is_not_lost(
+    installer: ModuleType, fluxgym: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fluxgym()
+    mine = b"# edited while the question was on the screen\n"
+    monkeypatch.setattr(installer, "_ask", lambda what, yes: (folder / "app.py").write_bytes(mine))
+    assert installer.main([str(folder)]) == 1
+    assert (folder / "app.py").read_bytes() == mine
+    assert not (folder / "fluxgym_watchdog").exists()
+    assert not list(folder.glob(".fluxgym-watchdog*"))
+
+
+def test_unpacked_over_fluxgym_the_package_is_used_in_place(
+    installer: ModuleType, checkout: Path, fluxgym: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fluxgym()
+    shutil.copytree(checkout / "fluxgym_watchdog", folder / "fluxgym_watchdog")
+    shutil.copytree(checkout / "patches", folder / "patches")
+    monkeypatch.setattr(installer, "HERE", folder)
+    installer.install(folder, yes=True)
+    installer.uninstall(folder, yes=True)
+    assert (folder / "fluxgym_watchdog" / "__init__.py").exists()
+    assert (folder / "app.py").read_bytes() == app_files.PATCHABLE["plain"]
+
+
+# Kills at every write
+
+
+KILLED = """
+import os, sys
+left, folder = int(sys.argv[1]), sys.argv[2]
+WRITES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.chown", "shutil.rmtree")
+def at_each_write(event, arguments):
+    global left
+    writes = event in WRITES or (event == "open" and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR))
+    if writes and folder in str(arguments[0]):
+        left -= 1
+        if left < 0:
+            os._exit(86)
+sys.path.insert(0, sys.argv[3])
+sys.dont_write_bytecode = True
+import install
+sys.addaudithook(at_each_write)
+sys.exit(install.main([folder, "--yes", *sys.argv[4:]]))
+"""
+
+
+@pytest.mark.parametrize("arguments", [[], ["--uninstall"]], ids=["install", "uninstall"])
+def test_killed_at_any_write_app_is_the_old_or_the_new_file(
+    installer: ModuleType,
+    fluxgym: Callable[..., Path],
+    start: Callable[[Path], list[str]],
+    tmp_path: Path,
+    arguments: list[str],
+) -> None:
+    pristine = fluxgym()
+    source = (pristine / "app.py").read_bytes()
+    patched = installer.patch(source)
+    if arguments:
+        installer.install(pristine, yes=True)
+    seen = set()
+    for writes in range(200):
+        folder = tmp_path / "killed" / "fluxgym"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(pristine, folder)
+        command = [sys.executable, "-c", KILLED, str(writes), str(folder), str(installer.HERE), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode in (0, 86), done.stderr
+        app = (folder / "app.py").read_bytes()
+        assert app in (source, patched)
+        if app == patched:  # then the package is there, whole: no line of complaint
+            if not arguments:
+                assert (folder / "fluxgym_watchdog" / "judge" / "__init__.py").exists()
+            if not seen:
+                assert start(folder)[0].startswith("READY Supervised")
+            seen.add("patched")
+        installer.main([str(folder), "--yes", "--uninstall"])  # and from wherever it stopped, out again
+        left = {name: data for name, data in contents(folder).items() if "__pycache__" not in name}
+        assert left == {name: data for name, data in contents(pristine).items() if "watchdog" not in name} | {
+            "app.py": source
+        }
+        if done.returncode == 0:
+            break
+    assert done.returncode == 0 and writes > 3

@@ -1,0 +1,166 @@
+"""patch() and unpatch(): bytes in, bytes out."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+from pathlib import Path
+from types import ModuleType
+
+import app_files
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+PATCHABLE = pytest.mark.parametrize("source", app_files.PATCHABLE.values(), ids=app_files.PATCHABLE)
+SUPERVISE, TAB = b"# >>> fluxgym-watchdog: supervise", b"# >>> fluxgym-watchdog: tab"
+PROPERTY = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=300)
+
+
+@PATCHABLE
+def test_every_class_of_app_is_patched_once_and_reverts_to_the_byte(installer: ModuleType, source: bytes) -> None:
+    patched = installer.patch(source)
+    assert patched.count(SUPERVISE) == patched.count(TAB) == 1
+    assert installer.patch(patched) == patched
+    assert installer.unpatch(patched) == source
+    assert installer.unpatch(source) == source
+    compile(patched, "app.py", "exec")
+
+
+@PATCHABLE
+def test_the_tab_is_the_last_child_of_the_outermost_tabs(installer: ModuleType, source: bytes) -> None:
+    tree = ast.parse(installer.patch(source))
+    holders = [node for node in ast.walk(tree) if isinstance(node, ast.With) and "mount" in ast.dump(node.body[-1])]
+    outermost = min(holders, key=lambda node: len(ast.dump(node)))
+    assert any("Tabs" in ast.dump(item) for item in outermost.items)
+    assert isinstance(outermost.body[-1], ast.Try)
+
+
+@pytest.mark.parametrize("name", ["CRLF", "lone CR", "ends in Tabs, no final newline, CRLF"])
+def test_inserted_lines_end_as_the_lines_around_them(installer: ModuleType, name: str) -> None:
+    ending = "\r" if name == "lone CR" else "\r\n"
+    patched = installer.patch(app_files.PATCHABLE[name]).decode()
+    assert set(re.findall(r"\r\n|\r|\n", patched)) == {ending}
+
+
+def test_tabs_stay_tabs(installer: ModuleType) -> None:
+    assert b"\t\t" + TAB in installer.patch(app_files.PATCHABLE["tabs"])
+
+
+def test_a_missing_final_newline_stays_missing_and_is_recorded(installer: ModuleType) -> None:
+    patched = installer.patch(app_files.PATCHABLE["ends in Tabs, no final newline"])
+    assert TAB + b" (newline added) >>>" in patched
+    assert not patched.endswith(b"\n")
+
+
+@pytest.mark.parametrize(("source", "reason"), app_files.REFUSED.values(), ids=app_files.REFUSED)
+def test_what_cannot_be_patched_is_refused_with_the_reason(installer: ModuleType, source: bytes, reason: str) -> None:
+    with pytest.raises(installer.RefusedError, match=re.escape(reason)):
+        installer.patch(source)
+
+
+def test_the_snippet_to_insert_by_hand_is_the_one_whose_anchor_is_missing(installer: ModuleType) -> None:
+    with pytest.raises(installer.RefusedError) as refused:
+        installer.patch(app_files.REFUSED["no Tabs"][0])
+    (by_hand,) = refused.value.by_hand
+    assert by_hand.startswith("# >>> fluxgym-watchdog: tab >>>")
+    assert "fluxgym-watchdog watch" in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["plain", "CRLF", "ends in Tabs, no final newline", "import inside try"])
+def test_edits_elsewhere_survive_unpatching(installer: ModuleType, name: str) -> None:
+    source = app_files.PATCHABLE[name]
+    edited = b"# mine\n" + installer.patch(source).replace(b'"Start"', b'"Go"') + b"\n# also mine"
+    assert installer.unpatch(edited) == b"# mine\n" + source.replace(b'"Start"', b'"Go"') + b"\n# also mine"
+
+
+def test_blocks_whose_line_endings_an_editor_changed_are_still_taken_out(installer: ModuleType) -> None:
+    patched = installer.patch(app_files.PATCHABLE["ends in Tabs, no final newline"])
+    expected = app_files.PATCHABLE["ends in Tabs, no final newline, CRLF"]
+    assert installer.unpatch(patched.replace(b"\n", b"\r\n")) == expected
+
+
+def test_blocks_of_another_version_are_renewed_and_a_lost_one_put_back(installer: ModuleType) -> None:
+    source = app_files.PATCHABLE["plain"]
+    patched = installer.patch(source)
+    older = patched.replace(b"Watchdog has no tab", b"Watchdog 0.0.1 has no tab")
+    assert older != patched
+    assert installer.patch(older) == patched
+    only_first = patched[: patched.index(b"        " + TAB)] + patched[patched.index(b"    refresh") :]
+    assert installer.patch(only_first) == patched
+
+
+def test_the_import_moved_into_tabs_at_the_very_end(installer: ModuleType) -> None:
+    source = b"import gradio as gr\nwith gr.Tabs():\n    from gradio_logsview import LogsViewRunner"
+    patched = installer.patch(source)
+    assert patched.index(SUPERVISE) < patched.index(TAB)
+    assert installer.unpatch(patched) == source
+
+
+def test_the_real_app(installer: ModuleType) -> None:
+    path = os.environ.get("FLUXGYM_APP")
+    if not path:
+        pytest.skip("FLUXGYM_APP is not set to a FluxGym app.py")
+    source = Path(path).read_bytes()
+    patched = installer.patch(source)
+    assert installer.unpatch(patched) == source
+    assert installer.patch(patched) == patched
+    assert patched.count(SUPERVISE) == patched.count(TAB) == 1
+
+
+# Generated files
+
+
+LINES = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\\\"'\0#"), max_size=20)
+
+
+@st.composite
+def apps(draw: st.DrawFn) -> bytes:
+    """Apps put together from forms that each part is seen in, with odd text in strings and comments around them."""
+    ending, indent = draw(st.sampled_from(["\n", "\r\n", "\r"])), draw(st.sampled_from(["  ", "    ", "\t", " \t"]))
+    text = draw(st.lists(LINES, max_size=4))
+    name = draw(st.sampled_from(["LogsViewRunner", "LogsViewRunner as R", "(LogsView,\n    LogsViewRunner)"]))
+    imports = f"from gradio_logsview import {name}" + draw(
+        st.sampled_from(["", "; x = 1", "  # é", " ;", "; \\\ny = 2"])
+    )
+    if draw(st.booleans()):
+        imports = "try:\n" + indent + imports + "\nexcept ImportError:\n" + indent + "pass"
+    last = draw(st.sampled_from(["x = 1", "gr.Markdown('é📤')", "f(\n1\n)", "x = 1; y = '''é\n\n'''", "if x:  y()"]))
+    deep = draw(st.integers(0, 2))
+    page = "".join(f"{indent * level}with gr.Row():\n" for level in range(deep))
+    page += f"{indent * deep}with gr.Tabs():\n{indent * (deep + 1)}with gr.TabItem('a'):\n{indent * (deep + 2)}{last}"
+    noise = [f"'''{line}'''" for line in text]
+    parts = ["import gradio as gr", *noise, imports, *(f"# {line}" for line in text), page]
+    tail = draw(st.sampled_from(["", "\n", "\n\n\n", "\n# end", "\n    ", "\nprint()", "\nprint()\n"]))
+    result = ("\n".join(parts) + tail).replace("\n", ending).encode()
+    return (b"\xef\xbb\xbf" if draw(st.booleans()) else b"") + result
+
+
+@PROPERTY
+@given(source=apps())
+def test_any_generated_app_patches_and_reverts(installer: ModuleType, source: bytes) -> None:
+    try:
+        patched = installer.patch(source)
+    except installer.RefusedError as refused:
+        assert "valid Python" in str(refused), source  # a control character in the noise
+        return
+    assert installer.unpatch(patched) == source
+    assert installer.patch(patched) == patched
+    compile(patched, "app.py", "exec")
+
+
+PIECES = [*(b"# >>> fluxgym-watchdog: tab >>>", b"# <<< fluxgym-watchdog: tab <<<", b"# <<< fluxgym-watchdog: supervise"
+            b" <<<", b" (newline added)", b"\n", b"\r\n", b"\r", b"    "), app_files.PLAIN.encode()]  # fmt: skip
+
+
+@PROPERTY
+@given(source=st.one_of(st.binary(), st.lists(st.one_of(st.sampled_from(PIECES), st.binary(max_size=5))).map(b"".join)))
+def test_any_bytes_are_either_refused_or_revert(installer: ModuleType, source: bytes) -> None:
+    try:
+        bare = installer.unpatch(source)
+        patched = installer.patch(source)
+    except installer.RefusedError:
+        return
+    assert installer.unpatch(patched) == bare
+    assert installer.patch(patched) == patched

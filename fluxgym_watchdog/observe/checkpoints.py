@@ -130,21 +130,22 @@ SETTLED_NS = 2_000_000_000
 
 
 def _fingerprint(path: Path, is_state: bool) -> _Fingerprint:
-    entry = _file(path)
+    place = str(path)  # not a Path a file: this runs for thousands of files at every tick
+    entry = _file(place)
     files: list[tuple[str, _File]] = []
     if is_state and entry.is_folder:
-        with os.scandir(path) as entries:
+        with os.scandir(place) as entries:
             names = sorted(found.name for found in entries)
         for name in names:
             try:
-                files.append((name, _file(path / name)))
+                files.append((name, _file(f"{place}{os.sep}{name}")))
             except FileNotFoundError:
                 continue
     newest = max([entry.mtime_ns, *(file.mtime_ns for _, file in files)])
     return _Fingerprint(entry, tuple(files), abs(time.time_ns() - newest) > SETTLED_NS)
 
 
-def _file(path: Path) -> _File:
+def _file(path: str) -> _File:
     """What stands at the path; for a link, what it leads to (its own facts where that is nothing)."""
     found = os.lstat(path)
     target = ""

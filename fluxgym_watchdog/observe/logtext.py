@@ -84,7 +84,8 @@ def bars_and_text(cleaned: str) -> list[Bar | str]:
 def display_lines(pieces: Iterable[str]) -> list[tuple[str, str | None]]:
     """The pieces as lines to show, each with its bar's label, or None for a line that is no bar's.
 
-    Text glued to a bar becomes a line of its own.
+    Text glued to a bar becomes a line of its own. The gap that rich leaves before a source's name on a wide terminal
+    is closed.
     """
     lines: list[tuple[str, str | None]] = []
     for piece in pieces:
@@ -95,7 +96,7 @@ def display_lines(pieces: Iterable[str]) -> list[tuple[str, str | None]]:
             line = cleaned[at:end].rstrip()
             if line.strip():
                 label = next((part.label for part in bars_and_text(line) if isinstance(part, Bar)), None)
-                lines.append((line, label))
+                lines.append((_WIDE_GAP.sub("  ", line), label))
             at = end
     return lines
 
@@ -120,6 +121,7 @@ _ESCAPE = re.compile(
     r"|\x1b(?:[()][0-9A-B]?|[ -~]|$)"
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_WIDE_GAP = re.compile(r"(?<=\S) {20,}(?=\S)")
 _BAR = re.compile(
     r"(?:"
     r"\d{1,3}%\|[^|]*\| *(?P<count>\d[\d.]*[kMGTP]?)i?B?/(?P<total>\d[\d.]*[kMGTP]?)i?B?"

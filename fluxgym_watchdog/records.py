@@ -141,9 +141,10 @@ class GpuReading:
 class LogProgress:
     """What an attempt's part of training.log says so far.
 
-    `step` and `total_steps` are the progress bar's own: they belong to the attempt, not to the run (a resumed
-    trainer's bar starts at 0 again). `advances` rises by one with each sign of progress: a step, a caching count, a
-    phase reached, a checkpoint announced. `new_bytes` is what came since the last look.
+    `step` and `bar_total` are the progress bar's own: they belong to the attempt, not to the run (a resumed trainer's
+    bar starts at 0 again). `steps_per_epoch` counts optimizer steps: batches over accumulation. `advances` rises by one
+    with each sign of progress: a step, a caching count, a phase reached, a checkpoint announced. `new_bytes` is what
+    came since the last look.
     """
 
     phase: Phase = Phase.IMPORTS

@@ -39,6 +39,14 @@ from fluxgym_watchdog.demo.accelerate import main
 
 main()
 """
+SETTINGS = """\
+# The demo's settings: short, so that nobody need wait. Without this file a hang is found by the run's own pace, at the
+# latest after five minutes without any sign of life.
+check_interval: 1
+stuck_threshold: 12
+backoff: 3
+stop_grace: 5
+"""
 ACCELERATE_BATCH = '@"{python}" -m fluxgym_watchdog.demo.accelerate %*\n'
 
 
@@ -50,6 +58,7 @@ def create_fluxgym(folder: Path) -> None:
     shutil.copyfile(TEMPLATES / "app.py.txt", folder / "app.py")
     shutil.copyfile(TEMPLATES / "gradio_logsview.py.txt", folder / "gradio_logsview" / "__init__.py")
     _write(folder / "requirements.txt", "gradio\n")
+    _write(folder / "watchdog.yaml", SETTINGS)
     _write(folder / "sd-scripts" / "flux_train_network.py", TRAINER_STUB)
     accelerate = folder / "bin" / "accelerate"
     _write(accelerate, ACCELERATE_STUB.format(python=sys.executable))

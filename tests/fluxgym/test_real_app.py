@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,8 +46,8 @@ def install(folder: Path, *options: str) -> str:
 
 
 @pytest.fixture
-def fluxgym(tmp_path: Path) -> Iterator[tuple[Path, int]]:
-    """The patched FluxGym, answering on a port."""
+def fluxgym(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Path, int]]:
+    """The patched FluxGym, answering on a port; the parameter orders the trainer's faults."""
     folder = tmp_path / "fluxgym"
     create(folder, Path(str(APP)))
     install(folder)
@@ -56,7 +57,7 @@ def fluxgym(tmp_path: Path) -> Iterator[tuple[Path, int]]:
     variables = {
         **environment(folder),
         "GRADIO_SERVER_PORT": str(port),
-        "DEMO_FAULTS": "hang@85,crash@150",
+        "DEMO_FAULTS": request.param,
         "DEMO_STEP_SECONDS": "0.05",
         "DEMO_LOAD_SECONDS": "0.3",
         "DEMO_STEPS_FILE": str(folder / "steps.txt"),
@@ -87,7 +88,9 @@ def record(folder: Path) -> RunRecord:
     return Store(folder / "outputs" / "tiny").read_record()[0] or RunRecord("tiny")
 
 
-def test_a_training_heals_itself_from_start_to_the_finished_lora(fluxgym: tuple[Path, int]) -> None:
+@pytest.fixture
+def page(fluxgym: tuple[Path, int]) -> Iterator[Any]:
+    """FluxGym's page with the form filled in, ready for Start."""
     folder, port = fluxgym
     with playwright.sync_playwright() as p:
         browser = p.chromium.launch(
@@ -105,19 +108,42 @@ def test_a_training_heals_itself_from_start_to_the_finished_lora(fluxgym: tuple[
         script = page.get_by_label("Train script")
         until(lambda: "--save_every_n_epochs 1 " in script.input_value(), "FluxGym to write the train script")
         until(lambda: "--max_train_epochs 6 " in script.input_value(), "FluxGym to write the train script")
-        page.locator("#start_training").click()
-        until(lambda: record(folder).state is RunState.TRAINING, "the training to begin")
-        until(lambda: page.locator("#terminal", has_text="steps:").count(), "FluxGym's own log view to follow")
-        page.reload()
-        page.get_by_role("tab", name="Watchdog").click()
-        card = page.locator("#watchdog-card")
-        playwright.expect(card).to_contain_text("Finished", timeout=LIMIT_S * 1000)
-        playwright.expect(page.locator("#watchdog-timeline")).to_contain_text("Training stuck")
-        (ROOT / "tests/artefacts").mkdir(exist_ok=True)
-        page.screenshot(path=str(ROOT / "tests/artefacts/real-fluxgym.png"), full_page=True)
+        yield page
         browser.close()
+
+
+@pytest.mark.parametrize("fluxgym", ["hang@85,crash@150"], indirect=True)
+def test_a_training_heals_itself_from_start_to_the_finished_lora(fluxgym: tuple[Path, int], page: Any) -> None:
+    folder, _ = fluxgym
+    page.locator("#start_training").click()
+    until(lambda: record(folder).state is RunState.TRAINING, "the training to begin")
+    until(lambda: page.locator("#terminal", has_text="steps:").count(), "FluxGym's own log view to follow")
+    page.reload()
+    page.get_by_role("tab", name="Watchdog").click()
+    playwright.expect(page.locator("#watchdog-card")).to_contain_text("Finished", timeout=LIMIT_S * 1000)
+    playwright.expect(page.locator("#watchdog-timeline")).to_contain_text("Training stuck")
+    picture(page, "real-fluxgym-healed")
     assert record(folder).state is RunState.FINISHED
     assert next(a.outcome for a in record(folder).attempts) == "hang"
     assert {int(line.split()[2]) for line in (folder / "steps.txt").read_text().splitlines()} == set(range(1, 241))
     install(folder, "--uninstall")
     assert (folder / "app.py").read_bytes() == Path(str(APP)).read_bytes()
+
+
+@pytest.mark.parametrize("fluxgym", ["oom@1"], indirect=True)
+def test_a_training_that_cannot_be_helped_ends_in_an_error(fluxgym: tuple[Path, int], page: Any) -> None:
+    folder, _ = fluxgym
+    page.locator("#start_training").click()
+    toast = page.locator(".toast-wrap")
+    playwright.expect(toast).to_contain_text("video memory ran out", timeout=LIMIT_S * 1000)
+    picture(page, "real-fluxgym-failed")
+    playwright.expect(toast).not_to_contain_text("Training Complete")
+    playwright.expect(page.locator("#terminal")).to_contain_text("The training failed")
+    assert record(folder).state is RunState.FAILED
+    assert len(record(folder).attempts) == 1
+    assert not (folder / "outputs/tiny/README.md").exists()
+
+
+def picture(page: Any, name: str) -> None:
+    (ROOT / "tests/artefacts").mkdir(exist_ok=True)
+    page.screenshot(path=str(ROOT / f"tests/artefacts/{name}.png"), full_page=True)

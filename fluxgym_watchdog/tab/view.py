@@ -1,0 +1,251 @@
+"""Records → HTML: the run's card, the machine, and what is said when there is nothing to show. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from fluxgym_watchdog.records import (
+    Attempt,
+    CheckpointKind,
+    FindingKind,
+    RunRecord,
+    RunState,
+    Sample,
+    Status,
+)
+from fluxgym_watchdog.tab.seen import Seen
+from fluxgym_watchdog.tab.series import Pace
+from fluxgym_watchdog.tab.words import (
+    STATES,
+    ago,
+    clock,
+    doing,
+    duration,
+    escape,
+    memory,
+    number,
+    sentence,
+    size,
+    until,
+)
+
+_EXPLAINED = frozenset({RunState.STALLED, RunState.CRASHED, RunState.FAILED, RunState.WAITING, RunState.STOPPED})
+"""States whose reason and advice the card gives."""
+
+
+def card(seen: Seen, pace: Pace | None, now: float) -> str:
+    """The run at a glance: its state in words and colour, how far it is, when it will be done, what to do."""
+    record, status = seen.record, seen.status
+    if record is None:
+        text = seen.problem or "Not trained under the watchdog yet. Start it in the Gym tab."
+        return _card(seen, now, "info", STATES[RunState.IDLE][0], f'<p class="wd-says">{escape(text)}</p>')
+    label, tone = STATES[seen.state]
+    says = sentence(status.text) if status else ""
+    if seen.stale:
+        looked = f"; the last look was {ago(status.at, now)}" if status else ""
+        why = "The watchdog is busy or hangs" if seen.held else "Nobody watches this run at the moment"
+        says_html = f'<p class="wd-says wd-bad"><b>{why}</b>{looked}. What is shown below may be out of date.</p>'
+        label, tone = "Not watched", "bad"
+    else:
+        if status and status.finding is FindingKind.BLIND and seen.live:
+            label, tone = "Cannot see the training", "act"
+        says_html = f'<p class="wd-says">{escape(says)}</p>' if says else ""
+    if status and status.problem and not _only_the_gpu(status):
+        says_html += f'<p class="wd-says wd-act">{escape(sentence(status.problem))}</p>'
+    if seen.state in _EXPLAINED and record.reason:
+        reason = sentence(record.reason)
+        shown = "" if reason == says else f"<b>{escape(reason)}</b> "
+        says_html += f'<p class="wd-reason">{shown}{escape(record.advice)}</p>' if shown or record.advice else ""
+    body = [says_html, _asked(seen)]
+    waiting_until = (status.next_start_at if status else None) or record.next_start_at
+    if seen.state is RunState.WAITING and waiting_until:
+        body.append(f'<p class="wd-says wd-act">Next start in <b>{until(waiting_until, now)}</b>.</p>')
+    body += [_progress(record, status), _numbers(seen, pace, now)]
+    return _card(seen, now, tone, label, "".join(body))
+
+
+def _only_the_gpu(status: Status) -> bool:
+    """Whether the problem is nothing but the GPU that cannot be read, which the GPU's own panel says."""
+    return status.gpu_source == "none" and status.problem.startswith("No GPU can be read")
+
+
+def host(seen: Seen) -> str:
+    """The machine: memory, swap, disk, and who uses the GPUs."""
+    status = seen.status
+    if status is None or status.host is None:
+        return '<section class="wd wd-box"><h3>Machine</h3><p class="wd-empty">Not measured yet.</p></section>'
+    machine = status.host
+    used = machine.memory_total_bytes - machine.memory_available_bytes
+    rows = [
+        (
+            "Memory in use",
+            f"{memory(used)} of {memory(machine.memory_total_bytes)}",
+            _share(used, machine.memory_total_bytes),
+        ),
+        (
+            "Swap in use",
+            f"{memory(machine.swap_used_bytes)} of {memory(machine.swap_total_bytes)}"
+            if machine.swap_total_bytes
+            else "no swap",
+            0.0,
+        ),
+        (
+            "Disk in use",
+            f"{memory(machine.disk_total_bytes - machine.disk_free_bytes)} of {memory(machine.disk_total_bytes)}",
+            _share(machine.disk_total_bytes - machine.disk_free_bytes, machine.disk_total_bytes),
+        ),
+        ("Processes of this run", str(status.processes), 0.0),
+    ]
+    for gpu in status.gpus:
+        if gpu.processes:
+            count = f"{len(gpu.processes)} process{'es' if len(gpu.processes) > 1 else ''}"
+            rows.append((f"On GPU {gpu.index}", f"{count}, {memory(sum(gpu.processes.values()))}", 0.0))
+    cells = "".join(
+        f'<div><dt>{name}</dt><dd class="{"wd-bad" if share > 0.95 else ""}">{escape(text)}</dd></div>'
+        for name, text, share in rows
+    )
+    return f'<section class="wd wd-box"><h3>Machine</h3><dl class="wd-host">{cells}</dl></section>'
+
+
+def nothing(problem: str = "") -> str:
+    """What stands in the card's place while there is no run."""
+    text = escape(problem) or (
+        "<b>No training yet.</b> Press Start in the Gym tab: the training then appears here, is watched, and goes on "
+        "by itself after a hang or a crash."
+    )
+    tone = "bad" if problem else "info"
+    return f'<section class="wd wd-box wd-card wd-tone-{tone}"><p class="wd-says">{text}</p></section>'
+
+
+def _card(seen: Seen, now: float, tone: str, label: str, body: str) -> str:
+    record = seen.record
+    facts = []
+    if record and record.attempt:
+        facts.append(f"attempt {record.attempt.number}")
+        if (recovered := len(_resumed(record))) > 0:
+            facts.append(f"went on {recovered} time{'s' if recovered > 1 else ''}, {_lost(record)} steps trained again")
+        if record.restarts:
+            facts.append(
+                f"{record.restarts} restart{'s' if record.restarts > 1 else ''} in a row without a new checkpoint"
+            )
+    if seen.status and seen.live and (what := doing(seen.status)):
+        facts.insert(0, escape(what))
+    return (
+        f'<section class="wd wd-box wd-card wd-tone-{tone}" data-now="{now:.1f}" data-state="{seen.state.value}" '
+        f'data-tone="{tone}" data-name="{escape(seen.name)}" data-label="{escape(label)}"><div class="wd-top">'
+        f'<h2>{escape(seen.name)}</h2><span class="wd-pill wd-{tone}">{escape(label)}</span>'
+        f'<span class="wd-mut">{" · ".join(facts)}</span></div>{body}</section>'
+    )
+
+
+def _asked(seen: Seen) -> str:
+    asked = {"stop": "Asked to stop.", "resume": "Asked to go on."}
+    texts = [text for kind, text in asked.items() if seen.pending(kind)]
+    return f'<p class="wd-says wd-act">{" ".join(texts)} Waiting for the watchdog to take it up.</p>' if texts else ""
+
+
+def _progress(record: RunRecord, status: Status | None) -> str:
+    total = (status.total_steps if status else None) or record.total_steps
+    step = status.step if status else (record.attempt.last_step if record.attempt else 0)
+    if not total or total <= 0:
+        return ""
+    begun = record.attempt.first_step if record.attempt and not record.attempt.fresh else 0
+    marks = "".join(
+        f'<em style="left:{_percent(a.first_step, total)}%" title="attempt {a.number} from step {a.first_step}"></em>'
+        for a in _resumed(record)
+    )
+    epochs = _epochs(record, status, step, total)
+    resumed = f"<span>went on from step {begun}</span>" if begun else ""
+    before, after = _percent(min(begun, step), total), _percent(max(0, step - begun), total)
+    return (
+        f'<div class="wd-bar" role="progressbar" aria-label="steps" aria-valuemin="0" aria-valuemax="{total}" '
+        f'aria-valuenow="{step}"><i class="wd-before" style="width:{before}%"></i>'
+        f'<i style="width:{after}%"></i>{marks}</div>'
+        f'<div class="wd-ends"><span>{epochs}</span>{resumed}<span>step {step} of {total}</span></div>'
+    )
+
+
+def _numbers(seen: Seen, pace: Pace | None, now: float) -> str:
+    record, status = seen.record, seen.status
+    if record is None or status is None:
+        return ""
+    cells: list[tuple[str, str]] = []
+    per_step = pace.median_s if pace else status.seconds_per_step
+    if seen.live and not seen.stale and status.total_steps and per_step:
+        left = max(0, status.total_steps - status.step)
+        text = "left"
+        if pace and pace.high_s - pace.low_s > 0.05 * pace.median_s:
+            text += f" ({duration(left * pace.low_s)} to {duration(left * pace.high_s)})"
+        cells.append((duration(left * per_step), f"{text}, done about {clock(now + left * per_step)}"))
+    if per_step:
+        cells.append((f"{number(per_step)} s", "per step"))
+    loss = status.loss
+    if loss is None and seen.samples and seen.samples[-1].loss is not None:
+        loss = seen.samples[-1].loss
+    if loss is not None:
+        bad = not math.isfinite(loss)
+        cells.append((number(loss), "loss: the training has gone wrong" if bad else f"loss{_trend(seen.samples)}"))
+    if status.heartbeat_at:
+        cells.append((ago(status.heartbeat_at, now), "last step" if status.step else "last sign of progress"))
+    states = [c for c in status.checkpoints if c.kind is CheckpointKind.STATE and c.sound]
+    newest = max((c.saved_at for c in states if c.saved_at >= record.began_at), default=None)
+    if seen.live and status.step:
+        since = newest or (record.attempt.started_at if record.attempt else None)
+        if since:
+            cells.append((duration(now - since), "of work at risk now"))
+    if status.host:
+        fits = ""
+        if states and seen.live:
+            next_bytes = max(states, key=lambda c: c.saved_at).size_bytes
+            word = "fits" if next_bytes < status.host.disk_free_bytes else "does not fit"
+            fits = f", the next state ({size(next_bytes)}) {word}"
+        cells.append((memory(status.host.disk_free_bytes), f"disk left{fits}"))
+    inner = "".join(f"<div><b>{value}</b><span>{text}</span></div>" for value, text in cells)
+    return f'<div class="wd-numbers">{inner}</div>' if cells else ""
+
+
+def _trend(samples: Sequence[Sample]) -> str:
+    values = [s.loss for s in samples[-600:] if s.loss is not None and math.isfinite(s.loss)]
+    if len(values) < 60:
+        return ""
+    half = len(values) // 2
+    older, newer = sum(values[:half]) / half, sum(values[half:]) / (len(values) - half)
+    if abs(newer - older) < 0.02 * abs(older):
+        return ", level"
+    return ", falling" if newer < older else ", rising"
+
+
+def _epochs(record: RunRecord, status: Status | None, step: int, total: int) -> str:
+    per_epoch = record.steps_per_epoch
+    if per_epoch:
+        epochs = math.ceil(total / per_epoch)
+        return f"epoch {min(epochs, step // per_epoch + 1)} of {epochs}"
+    if status and status.epoch and status.epochs:
+        return f"epoch {status.epoch} of {status.epochs}"
+    return ""
+
+
+def _this_training(record: RunRecord) -> list[Attempt]:
+    found: list[Attempt] = []
+    for attempt in record.attempts:
+        found = [attempt] if attempt.fresh else [*found, attempt]
+    return found
+
+
+def _resumed(record: RunRecord) -> list[Attempt]:
+    return _this_training(record)[1:]
+
+
+def _lost(record: RunRecord) -> int:
+    attempts = _this_training(record)
+    return sum(max(0, a.last_step - b.first_step) for a, b in pairwise(attempts))
+
+
+def _percent(step: int, total: int) -> str:
+    return f"{min(100.0, max(0.0, 100 * step / total)):.2f}"
+
+
+def _share(used: float, total: float) -> float:
+    return used / total if total else 0.0

@@ -1,0 +1,132 @@
+"""Builders for the tab's tests: a run folder written through the store, with a fixed history before `now`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fluxgym_watchdog.records import (
+    Attempt,
+    Checkpoint,
+    CheckpointKind,
+    Event,
+    FindingKind,
+    Gpu,
+    Host,
+    Phase,
+    RunRecord,
+    RunState,
+    Sample,
+    Status,
+)
+from fluxgym_watchdog.store import Store
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+GIB = 1024**3
+
+
+@pytest.fixture
+def make_samples() -> Callable[..., list[Sample]]:
+    """Samples every two seconds up to `now`, one step a sample; keyword arguments change each of them."""
+
+    def make(count: int, now: float = 10_000.0, first_step: int = 1, **changes: Any) -> list[Sample]:
+        start = now - 2 * (count - 1)
+        return [
+            replace(
+                Sample(start + 2 * i, 0, 97.0, 15 * GIB, 24 * GIB, 72.0, 324.0, 450.0, first_step + i, 0.5), **changes
+            )
+            for i in range(count)
+        ]
+
+    return make
+
+
+@pytest.fixture
+def make_record() -> Callable[..., RunRecord]:
+    """A run of 240 steps in 6 epochs that hung once at step 110 and went on from step 80."""
+
+    def make(name: str = "persian-miniature", now: float = 10_000.0, **changes: Any) -> RunRecord:
+        first = Attempt(1, now - 600, last_step=110, ended_at=now - 300, outcome="stalled")
+        second = Attempt(2, now - 290, first_step=80, last_step=160, fresh=False, resumed_from=f"{name}-000002-state")
+        record = RunRecord(
+            name, RunState.TRAINING, attempts=(first, second), steps_per_epoch=40, total_steps=240, script="train.sh"
+        )
+        return replace(record, **changes)
+
+    return make
+
+
+@pytest.fixture
+def make_status() -> Callable[..., Status]:
+    """What a tick at `now` saw of that run: step 160, two sound states and a broken one, one GPU."""
+
+    def make(now: float = 10_000.0, **changes: Any) -> Status:
+        checkpoints = (
+            Checkpoint("p-000003-state", CheckpointKind.STATE, now - 90, 119_000_000, True, epoch=3, attempt_step=40),
+            Checkpoint("p-000002-state", CheckpointKind.STATE, now - 400, 119_000_000, True, epoch=2, attempt_step=80),
+            Checkpoint("p-000001-state", CheckpointKind.STATE, now - 500, 8_000, False, "optimizer.bin is cut off", 1),
+            Checkpoint("p-000002.safetensors", CheckpointKind.WEIGHTS, now - 400, 40_000_000, True, epoch=2),
+        )
+        gpu = Gpu(0, "GPU-0", "NVIDIA GeForce RTX 4090", 97.0, 15 * GIB, 24 * GIB, 72.0, 324.0, 450.0, {42: 14 * GIB})
+        status = Status(
+            at=now,
+            state=RunState.TRAINING,
+            finding=FindingKind.HEALTHY,
+            text="A step every 2 s.",
+            phase=Phase.TRAINING,
+            attempt=2,
+            step=160,
+            total_steps=240,
+            epoch=4,
+            epochs=6,
+            loss=0.413,
+            seconds_per_step=2.0,
+            heartbeat_at=now - 2,
+            count=0,
+            count_total=None,
+            processes=4,
+            gpu_source="nvml",
+            gpus=(gpu,),
+            checkpoints=checkpoints,
+            host=Host(64 * GIB, 40 * GIB, 8 * GIB, GIB, 500 * GIB, 41 * GIB),
+        )
+        return replace(status, **changes)
+
+    return make
+
+
+@pytest.fixture
+def write_run(
+    make_samples: Callable[..., list[Sample]],
+    make_record: Callable[..., RunRecord],
+    make_status: Callable[..., Status],
+) -> Callable[..., Store]:
+    """Writes that run's folder as the watchdog would; `record` and `status` change what is in them."""
+
+    def write(
+        outputs: Path,
+        name: str = "persian-miniature",
+        now: float = 10_000.0,
+        record: dict[str, Any] | None = None,
+        status: dict[str, Any] | None = None,
+        log: str = "epoch 4/6\n",
+    ) -> Store:
+        folder = outputs / name
+        folder.mkdir(parents=True)
+        (folder / "train.sh").write_text("accelerate launch\n", encoding="utf-8")
+        (folder / "training.log").write_text(log, encoding="utf-8")
+        store = Store(folder)
+        store.write_record(make_record(name, now, **(record or {})))
+        store.append_samples(make_samples(100, now, first_step=61))
+        store.append_event(Event(now - 300, "stalled", "No step for 58 s.", "bad", 1, {"wchan": "<b>pipe_write</b>"}))
+        store.append_event(Event(now - 290, "resumed", "Went on from epoch 2 (step 80).", "ok", 2))
+        store.write_status(make_status(now, **(status or {})))
+        return store
+
+    return write

@@ -1,0 +1,294 @@
+"""The tab in a real browser, on the Gradio that is installed, beside FluxGym's two habits: autoscroll and refresh."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from fluxgym_watchdog import tab
+from fluxgym_watchdog.records import RunState
+from fluxgym_watchdog.settings import Settings
+from fluxgym_watchdog.store import Store
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+expect = sync_api.expect
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")]
+
+ARTEFACTS = Path(__file__).parents[1] / "artefacts"
+QUIET = (
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--disable-quic",
+)
+HOSTILE = "<img src=x onerror=window.pwned=1>"
+HOSTILE_LOG = (
+    "<script>window.pwned=1</script> ${window.pwned=1} {{window.pwned=1}} <img src=x onerror=window.pwned=1>\n"
+)
+TRAPS = """() => {
+  window.documentInputs = 0;
+  const button = document.querySelector("#autoscroll");
+  button.addEventListener("click", () => button.classList.toggle("on"));
+  document.addEventListener("input", () => { window.documentInputs += 1; });
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *sandbox])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Path:
+    folder = tmp_path / "outputs"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def address(outputs: Path) -> Iterator[str]:
+    """A page with FluxGym's two habits and our tab, served until the test is over."""
+    with gr.Blocks() as demo:
+        with gr.Tabs():
+            with gr.TabItem("Gym"):
+                gr.HTML("<button id='autoscroll' class='on'>Autoscroll</button>")
+                gr.Textbox("accelerate launch", label="Train script", elem_id="script", interactive=True)
+            tab.build(outputs.parent, outputs, Settings())
+        demo.load(None, None, None, js=TRAPS)
+    demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
+    yield demo.local_url
+    demo.close()
+
+
+@pytest.fixture
+def open_page(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
+    """Opens the page, which reaches nothing but the test's server; nothing may go wrong in it."""
+    contexts, problems = [], []
+
+    def note(message: Any) -> None:
+        if message.type == "error" and "watchdog" in (message.text + message.location.get("url", "")).lower():
+            problems.append(message.text)
+
+    def local_only(route: Any) -> None:
+        if "//127.0.0.1" in route.request.url:
+            route.continue_()
+        else:
+            route.abort()
+
+    def opened(*, width: int = 1280, scheme: str = "light", show: bool = True) -> Any:
+        context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+        context.route("**/*", local_only)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", note)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto(f"{address}?__theme={scheme}", wait_until="domcontentloaded")
+        page.get_by_role("tab", name="Watchdog").wait_for()
+        page.wait_for_function("window.fluxgymWatchdog && window.documentInputs !== undefined")
+        if show:
+            page.get_by_role("tab", name="Watchdog").click()
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+def wait_until(page: Any, true: Callable[[], Any], timeout_s: float = 15.0) -> None:
+    """Waits for something outside the page; the page's requests pass through this thread meanwhile."""
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        page.wait_for_timeout(20)
+
+
+def picture(page: Any, name: str) -> None:
+    ARTEFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTEFACTS / f"tab-{name}-gradio{gr.__version__.split('.', maxsplit=1)[0]}.png", full_page=True)
+
+
+def test_the_tab_shows_a_run_and_what_becomes_of_it(
+    open_page: Callable[..., Any], outputs: Path, write_run: Callable[..., Store]
+) -> None:
+    page = open_page()
+    expect(page.locator("#watchdog-card")).to_contain_text("No training yet")
+    picture(page, "empty")
+    store = write_run(outputs, now=time.time())
+    expect(page.locator("#watchdog-card")).to_contain_text("Training", timeout=20_000)
+    expect(page.locator("#watchdog-card")).to_contain_text("step 160 of 240")
+    expect(page.locator("#watchdog-gpu")).to_contain_text("GPU 0 · NVIDIA GeForce RTX 4090")
+    expect(page.locator("#watchdog-training svg")).not_to_have_count(0)
+    expect(page.locator("#watchdog-timeline")).to_contain_text("No step for 58 s.")
+    expect(page.locator("#watchdog-checkpoints tbody tr")).to_have_count(4)
+    expect(page.locator("#watchdog-log")).to_contain_text("epoch 4/6")
+    expect(page.locator("#watchdog-host")).to_contain_text("24 GiB of 64 GiB")
+    page.locator("#watchdog-gpu svg.wd-plot").first.hover(position={"x": 80, "y": 40})
+    expect(page.locator("#watchdog-tip")).to_contain_text(":")
+    picture(page, "training")
+    record, _ = store.read_record()
+    assert record is not None
+    store.write_record(replace(record, state=RunState.FAILED, reason="Out of video memory.", advice="Choose 12G."))
+    expect(page.locator("#watchdog-card")).to_contain_text("Out of video memory. Choose 12G.", timeout=10_000)
+    page.wait_for_function("document.title.includes('persian-miniature: Failed')")
+    picture(page, "failed")
+
+
+def test_a_hidden_tab_asks_for_nothing(
+    open_page: Callable[..., Any], outputs: Path, write_run: Callable[..., Store]
+) -> None:
+    write_run(outputs, now=time.time())
+    page = open_page(show=False)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url) if "queue/join" in request.url else None)
+    page.get_by_role("tab", name="Watchdog").click()
+    wait_until(page, lambda: len(asked) >= 2)
+    page.get_by_role("tab", name="Gym").click()
+    page.wait_for_function("!window.fluxgymWatchdog.shown")
+    before = len(asked)
+    page.wait_for_timeout(4500)  # two ticks and a half, in which nothing may come
+    assert len(asked) == before
+
+
+def test_the_switch_is_asked_for_and_the_same_on_a_second_page(
+    open_page: Callable[..., Any], outputs: Path, write_run: Callable[..., Store]
+) -> None:
+    store = write_run(outputs, now=time.time())
+    one, two = open_page(), open_page()
+    for page in (one, two):
+        expect(page.locator("#watchdog-auto-resume input")).to_be_enabled()
+        expect(page.locator("#watchdog-auto-resume input")).to_be_checked()
+    one.locator("#watchdog-auto-resume input").click()
+    wait_until(one, lambda: store.pending_requests() == [{"kind": "switch", "auto_resume": False}])
+    expect(two.locator("#watchdog-auto-resume input")).not_to_be_checked(timeout=10_000)
+    expect(one.locator("#watchdog-auto-resume input")).not_to_be_checked()
+    three = open_page()
+    expect(three.locator("#watchdog-auto-resume input")).not_to_be_checked()
+
+
+def test_stop_and_resume_leave_requests(
+    open_page: Callable[..., Any], outputs: Path, write_run: Callable[..., Store]
+) -> None:
+    store = write_run(outputs, now=time.time())
+    page = open_page()
+    expect(page.locator("#watchdog-stop")).to_be_enabled(timeout=10_000)
+    expect(page.locator("#watchdog-resume")).to_be_disabled()
+    page.locator("#watchdog-stop").click()
+    wait_until(page, lambda: store.pending_requests() == [{"kind": "stop"}])
+    expect(page.locator("#watchdog-stop")).to_be_disabled(timeout=10_000)
+    store.take_requests()
+    record, _ = store.read_record()
+    assert record is not None
+    store.write_record(replace(record, state=RunState.STOPPED))
+    expect(page.locator("#watchdog-resume")).to_be_enabled(timeout=10_000)
+    page.locator("#watchdog-resume").click()
+    wait_until(page, lambda: store.pending_requests() == [{"kind": "resume"}])
+
+
+def test_going_back_to_a_checkpoint_is_asked_once(
+    open_page: Callable[..., Any], outputs: Path, write_run: Callable[..., Store]
+) -> None:
+    store = write_run(outputs, now=time.time(), record={"state": RunState.STOPPED})
+    page = open_page()
+    button = page.locator("button[data-checkpoint='p-000002-state']")
+    button.click()
+    expect(button).to_have_text("Goes back from step 160 to step 80. Sure?")
+    assert store.pending_requests() == []
+    button.click()
+    wait_until(page, lambda: store.pending_requests() == [{"kind": "resume", "checkpoint": "p-000002-state"}])
+
+
+def test_a_picked_run_stays_picked(
+    open_page: Callable[..., Any], outputs: Path, write_run: Callable[..., Store]
+) -> None:
+    write_run(outputs, "older", now=time.time(), record={"state": RunState.FINISHED})
+    write_run(outputs, "newer", now=time.time())
+    page = open_page()
+    expect(page.locator("#watchdog-card h2")).to_have_text("newer")
+    page.locator("#watchdog-run input").click()
+    page.get_by_role("option", name="older").click()
+    expect(page.locator("#watchdog-card h2")).to_have_text("older")
+    expect(page.locator("#watchdog-card")).to_contain_text("Finished")
+    now = page.locator("#watchdog-card .wd-card").get_attribute("data-now")
+    page.wait_for_function("(now) => document.querySelector('#watchdog-card .wd-card').dataset.now !== now", arg=now)
+    expect(page.locator("#watchdog-card h2")).to_have_text("older")
+
+
+def test_autoscroll_is_taken_while_shown_and_given_back(open_page: Callable[..., Any]) -> None:
+    page = open_page(show=False)
+    scroll = page.locator("#autoscroll")
+    expect(scroll).to_have_class("on")
+    page.get_by_role("tab", name="Watchdog").click()
+    expect(scroll).to_have_class("")
+    page.get_by_role("tab", name="Gym").click()
+    expect(scroll).to_have_class("on")
+    scroll.click()
+    page.get_by_role("tab", name="Watchdog").click()
+    page.wait_for_function("window.fluxgymWatchdog.shown")
+    page.get_by_role("tab", name="Gym").click()
+    page.wait_for_function("!window.fluxgymWatchdog.shown")
+    expect(scroll).to_have_class("")
+
+
+def test_no_input_of_the_tab_reaches_the_document(
+    open_page: Callable[..., Any], outputs: Path, write_run: Callable[..., Store]
+) -> None:
+    write_run(outputs, "one", now=time.time(), record={"state": RunState.FINISHED})
+    store = write_run(outputs, "two", now=time.time())
+    page = open_page()
+    expect(page.locator("#watchdog-card h2")).to_have_text("two")
+    page.locator("#watchdog-auto-resume input").click()
+    wait_until(page, store.pending_requests)
+    page.locator("#watchdog-range").get_by_text("1 h", exact=True).click()
+    page.wait_for_function(
+        "(({dataset}) => dataset.to - dataset.from === 3600)(document.querySelector('#watchdog-gpu figure'))"
+    )
+    page.locator("#watchdog-run input").fill("one")
+    page.get_by_role("option", name="one").click()
+    expect(page.locator("#watchdog-card h2")).to_have_text("one")
+    assert page.evaluate("window.documentInputs") == 0
+    page.get_by_role("tab", name="Gym").click()
+    page.locator("#script textarea, #script input").fill("edited")
+    assert page.evaluate("window.documentInputs") > 0, "the page's own inputs must go on reaching it"
+
+
+def test_a_hostile_run_is_only_text(
+    open_page: Callable[..., Any], outputs: Path, write_run: Callable[..., Store]
+) -> None:
+    write_run(outputs, HOSTILE, now=time.time(), status={"text": HOSTILE}, log=HOSTILE_LOG)
+    page = open_page()
+    expect(page.locator("#watchdog-card h2")).to_have_text(HOSTILE)
+    expect(page.locator("#watchdog-log")).to_contain_text("${window.pwned=1} {{window.pwned=1}}")
+    page.locator("#watchdog-run input").click()
+    page.get_by_role("option").first.wait_for()
+    assert page.evaluate("window.pwned") is None
+    assert page.locator("#watchdog-tab img").count() == 0
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (1280, "dark")])
+def test_it_fits_a_phone_and_the_dark(
+    open_page: Callable[..., Any], outputs: Path, write_run: Callable[..., Store], width: int, scheme: str
+) -> None:
+    write_run(outputs, "a-very-long-name-without-any-place-to-break-it-0123456789", now=time.time())
+    page = open_page(width=width, scheme=scheme)
+    expect(page.locator("#watchdog-card h2")).to_be_visible()
+    expect(page.locator("#watchdog-gpu svg.wd-plot")).to_have_count(4)
+    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    colour = page.locator("#watchdog-card h2").evaluate("(h) => getComputedStyle(h).color.match(/[0-9]+/)[0]")
+    assert (int(colour) > 128) is (scheme == "dark")
+    picture(page, f"{width}-{scheme}")

@@ -1,0 +1,186 @@
+"""Samples → lines and SVG: gaps stay gaps, spikes survive, few points, nothing hostile."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import pytest
+
+from fluxgym_watchdog.records import Event, Sample, Status
+from fluxgym_watchdog.tab import plots, series
+from fluxgym_watchdog.tab.series import Window
+
+Samples = Callable[..., list[Sample]]
+NOW = 10_000.0
+
+
+def figures(html: str) -> list[ElementTree.Element]:
+    return ElementTree.fromstring(html).findall(".//figure")
+
+
+def corners(path: str) -> list[list[tuple[int, int]]]:
+    """The absolute corners of each piece of a path, as the page's script reads them."""
+    pieces = []
+    for piece in path.split("M")[1:]:
+        head, tail = piece.split("l")
+        x, y = map(int, head.split())
+        points = [(x, y)]
+        steps = [int(n) for n in re.findall(r"-?\d+", tail)]
+        for dx, dy in zip(steps[::2], steps[1::2], strict=True):
+            x, y = x + dx, y + dy
+            points.append((x, y))
+        pieces.append(points)
+    return pieces
+
+
+def line(figure: ElementTree.Element, number: int = 0) -> list[list[tuple[int, int]]]:
+    return corners(figure.findall(".//path[@data-name]")[number].attrib["d"])
+
+
+def gpu(
+    samples: list[Sample], events: list[Event] | None = None, status: Status | None = None, span: float = 900
+) -> str:
+    return plots.gpu_panel(samples, events or [], series.window(samples, span, NOW), status, 5.0)
+
+
+def test_a_missing_value_a_nan_and_a_silence_each_end_a_line() -> None:
+    points = [(0, 1.0), (2, 1.0), (4, None), (6, 1.0), (8, math.nan), (10, 1.0), (12, 2.0), (40, 3.0)]
+    assert series.segments(points, gap_s=10) == [[(0, 1.0), (2, 1.0)], [(6, 1.0)], [(10, 1.0), (12, 2.0)], [(40, 3.0)]]
+
+
+def test_thinning_keeps_a_spike_of_one_sample_and_at_most_300_points(make_samples: Samples) -> None:
+    samples = make_samples(20_000, NOW)
+    samples[7_777] = replace(samples[7_777], utilization_percent=3.0)
+    lines = series.segments(((s.at, s.utilization_percent) for s in samples), 10)
+    thinned = series.thin(lines, series.window(samples, None, NOW))
+    assert sum(map(len, thinned)) <= series.POINTS + 2
+    assert min(value for _, value in thinned[0]) == 3.0
+
+
+def test_thinning_is_the_same_a_moment_later_but_for_the_newest_bucket(make_samples: Samples) -> None:
+    samples = make_samples(3_000, NOW, utilization_percent=50.0)
+    samples = [replace(s, utilization_percent=float(i * 37 % 100)) for i, s in enumerate(samples)]
+    points = [(s.at, s.utilization_percent) for s in samples]
+    shown = Window(NOW - 3600, NOW)
+    before = series.thin(series.segments(points[:-1], 10), shown)[0]
+    after = series.thin(series.segments(points, 10), shown)[0]
+    assert before[:-2] == after[: len(before) - 2]
+
+
+@pytest.mark.parametrize("elapsed_s", [1, 900, 12_345, 900_000])
+def test_the_window_of_everything_holds_everything_and_moves_seldom(make_samples: Samples, elapsed_s: float) -> None:
+    first = replace(make_samples(1)[0], at=NOW - elapsed_s)
+    shown = series.window([first], None, NOW)
+    assert shown.start <= first.at
+    assert shown.end >= NOW
+    assert series.window([first], None, NOW + 0.001).start - shown.start in (0, pytest.approx(shown.bucket_s))
+
+
+def test_gpu_panel_draws_four_plots_with_the_idle_line_and_labels(make_samples: Samples) -> None:
+    found = figures(gpu(make_samples(450, NOW)))
+    assert [f.findtext("figcaption/b") for f in found] == ["GPU utilisation", "GPU memory", "Temperature", "Power"]
+    assert [f.findtext("figcaption/span") for f in found] == ["97 %", "15.0 of 24 GiB", "72 °C", "324 of 450 W"]
+    assert found[0].findall("svg")[0].get("aria-label") == "GPU utilisation, now 97 %"
+    assert [f.find(".//path[@class='wd-threshold']") is not None for f in found] == [True, False, False, False]
+
+
+def test_a_gap_in_the_samples_is_a_gap_in_the_line(make_samples: Samples) -> None:
+    samples = make_samples(60, NOW - 300) + make_samples(60, NOW)
+    pieces = line(figures(gpu(samples))[0])
+    assert len(pieces) == 2
+    assert pieces[1][0][0] - pieces[0][-1][0] > 100
+
+
+def test_the_line_of_a_value_lies_where_the_axis_says(make_samples: Samples) -> None:
+    pieces = line(figures(gpu(make_samples(450, NOW, utilization_percent=25.0)))[0])
+    assert {y for piece in pieces for _, y in piece} == {plots.HEIGHT * 3 // 4}
+    assert len(pieces[0]) == 2, "a level line needs two points"
+
+
+def test_each_gpu_has_a_line_of_its_own(make_samples: Samples) -> None:
+    one, two = make_samples(100, NOW), make_samples(100, NOW, gpu=1, utilization_percent=2.0)
+    samples = [sample for pair in zip(one, two, strict=True) for sample in pair]
+    figure = figures(gpu(samples))[0]
+    assert [path.get("data-name") for path in figure.findall(".//path[@data-name]")] == ["GPU 0", "GPU 1"]
+    assert figure.findtext("figcaption/span") == "0: 97 % · 1: 2 %"
+
+
+def test_a_simulated_gpu_says_so_in_every_title(make_samples: Samples, make_status: Callable[..., Status]) -> None:
+    html = gpu(make_samples(50, NOW), status=make_status(gpu_source="simulated"))
+    assert all("simulated" in (f.findtext("figcaption/b") or "") for f in figures(html))
+
+
+def test_without_a_gpu_the_panel_says_why(make_samples: Samples, make_status: Callable[..., Status]) -> None:
+    samples = make_samples(50, NOW, gpu=-1, utilization_percent=None)
+    html = gpu(samples, status=make_status(gpu_source="none", gpus=(), problem="no <driver>"))
+    assert "No NVIDIA GPU can be read: no &lt;driver&gt;" in html
+    assert not figures(html)
+
+
+def test_nothing_measured_says_so() -> None:
+    shown = Window(NOW - 900, NOW)
+    assert "Nothing was measured" in plots.gpu_panel([], [], shown, None, 5.0)
+    assert "No steps" in plots.training_panel([], [], shown)
+
+
+def test_events_are_marked_once_escaped_and_only_where_they_happened(make_samples: Samples) -> None:
+    events = [
+        Event(NOW - 5000, "old", "before the window", "bad"),
+        Event(NOW - 450, "stalled", '</title><script>alert("x")</script>', "bad"),
+        Event(NOW - 400, "saved", "an info is no mark", "info"),
+    ]
+    html = gpu(make_samples(450, NOW), events)
+    assert html.count("wd-mark wd-") == 1
+    assert "<script" not in html
+    assert ElementTree.fromstring(html) is not None
+    mark = ElementTree.fromstring(html).find(".//g/path")
+    assert mark is not None
+    assert abs(int(mark.attrib["data-x"]) - plots.WIDTH // 2) <= 5
+
+
+def test_loss_outliers_are_clipped_and_nan_is_a_gap(make_samples: Samples) -> None:
+    samples = make_samples(400, NOW)
+    samples = [replace(s, loss=0.4 + (i % 10) / 100) for i, s in enumerate(samples)]
+    samples[200] = replace(samples[200], loss=5000.0)
+    samples[300] = replace(samples[300], loss=math.nan)
+    figure = figures(plots.training_panel(samples, [], series.window(samples, 900, NOW)))[0]
+    assert figure.findtext("figcaption/b") == "Loss"
+    assert float(figure.attrib["data-high"]) < 1
+    assert len(line(figure)) == 2
+
+
+def test_a_nan_loss_now_is_said(make_samples: Samples) -> None:
+    samples = make_samples(50, NOW)
+    samples[-1] = replace(samples[-1], loss=math.nan)
+    figure = figures(plots.training_panel(samples, [], series.window(samples, 900, NOW)))[0]
+    assert figure.findtext("figcaption/span") == "NaN"
+
+
+def test_seconds_per_step_are_of_the_run_and_break_at_a_resume(make_samples: Samples) -> None:
+    samples = make_samples(60, NOW - 130, first_step=100) + make_samples(60, NOW, first_step=90)
+    found = series.seconds_per_step(samples)
+    assert {value for _, value in found} == {2.0, None}
+    assert len(series.segments(found, 1000)) == 2
+
+
+def test_pace_is_the_median_with_pauses_in_its_range(make_samples: Samples) -> None:
+    samples = [replace(s, at=s.at + (30 if i > 150 else 0)) for i, s in enumerate(make_samples(200, NOW))]
+    pace = series.pace(samples)
+    assert pace is not None
+    assert pace.median_s == pytest.approx(2.0)
+    assert pace.low_s <= pace.median_s <= pace.high_s
+    assert series.pace(samples[:5]) is None
+
+
+def test_a_panel_of_a_noisy_hour_stays_small(make_samples: Samples) -> None:
+    samples = [
+        replace(s, utilization_percent=float(i * 37 % 100), power_w=float(i * 53 % 450), loss=(i * 29 % 100) / 100)
+        for i, s in enumerate(make_samples(1800, NOW))
+    ]
+    shown = series.window(samples, 3600, NOW)
+    assert len(gpu(samples, span=3600)) < 12_000
+    assert len(plots.training_panel(samples, [], shown)) < 7_000

@@ -1,0 +1,389 @@
+"""Records → HTML, and what the board reads and asks: plain words, nothing hostile, only what has changed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fluxgym_watchdog.fluxgym.runs import find_runs
+from fluxgym_watchdog.records import Event, FindingKind, Phase, RunRecord, RunState, Sample, Status
+from fluxgym_watchdog.settings import Settings
+from fluxgym_watchdog.store import Store
+from fluxgym_watchdog.tab import tables, view, words
+from fluxgym_watchdog.tab.board import Board, news
+from fluxgym_watchdog.tab.feed import Feed, Samples, log_tail
+from fluxgym_watchdog.tab.seen import Seen, is_stale
+from fluxgym_watchdog.tab.series import Pace
+
+NOW = 10_000.0
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
+
+
+class Tags(HTMLParser):
+    """Collects what a browser would make elements and attributes of."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.attributes: set[str] = set()
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_data(self, data: str) -> None:
+        self.text += " " + data
+
+
+@pytest.fixture
+def make_seen(make_record: Callable[..., RunRecord], make_status: Callable[..., Status]) -> Callable[..., Seen]:
+    def make(record: dict[str, Any] | None = None, status: dict[str, Any] | None = None, **changes: Any) -> Seen:
+        seen = Seen("persian-miniature", make_record(**(record or {})), status=make_status(**(status or {})))
+        return replace(seen, **changes)
+
+    return make
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Callable[..., Board]:
+    def make(now: float = NOW) -> Board:
+        return Board(tmp_path / "outputs", Settings(), find_runs, clock=lambda: now)
+
+    return make
+
+
+def text_of(html: str) -> str:
+    return " ".join(Tags(html).text.split())
+
+
+def test_the_card_counts_over_all_attempts(make_seen: Callable[..., Seen]) -> None:
+    html = view.card(make_seen(), Pace(2.0, 1.8, 2.4), NOW)
+    text = text_of(html)
+    for part in (
+        "persian-miniature",
+        "Training",
+        "attempt 2",
+        "went on 1 time, 30 steps trained again",
+        "A step every 2 s.",
+        "epoch 5 of 6",
+        "step 160 of 240",
+        "went on from step 80",
+        "3 min left (2 min to 3 min)",
+        "2.00 s",
+        "0.413",
+        "2 s ago last step",
+        "41 GiB disk left, the next state (119 MB) fits",
+        "90 s of work at risk now",
+    ):
+        assert part in text, part
+    assert 'style="left:33.33%"' in html
+
+
+@pytest.mark.parametrize("state", list(RunState))
+def test_every_state_has_words_and_a_tone(make_seen: Callable[..., Seen], state: RunState) -> None:
+    html = view.card(make_seen({"state": state}, {"state": state}), None, NOW)
+    label, tone = words.STATES[state]
+    assert label in html
+    assert f'data-tone="{tone}"' in html
+
+
+def test_a_failed_run_says_why_and_what_to_do(make_seen: Callable[..., Seen]) -> None:
+    record = {"state": RunState.FAILED, "reason": "Out of video memory.", "advice": "Choose the 12G setting."}
+    text = text_of(view.card(make_seen(record, {"text": ""}), None, NOW))
+    assert "Out of video memory. Choose the 12G setting." in text
+
+
+def test_a_waiting_run_counts_down(make_seen: Callable[..., Seen]) -> None:
+    html = view.card(make_seen({"state": RunState.WAITING, "next_start_at": NOW + 12}), None, NOW)
+    assert "Next start in 12 s" in text_of(html)
+    assert 'data-form="until"' in html
+
+
+def test_caching_is_said_with_its_count(make_seen: Callable[..., Seen]) -> None:
+    status = {"phase": Phase.CACHING_LATENTS, "count": 3, "count_total": 20}
+    assert "caching latents, 3 of 20" in view.card(make_seen(None, status), None, NOW)
+
+
+@pytest.mark.parametrize(("held", "words_"), [(False, "Nobody watches this run"), (True, "busy or hangs")])
+def test_a_stale_status_is_never_shown_as_healthy(make_seen: Callable[..., Seen], held: bool, words_: str) -> None:
+    html = view.card(make_seen(None, {"at": NOW - 60}, stale=True, held=held), None, NOW)
+    assert words_ in html
+    assert 'data-tone="bad"' in html
+    assert "Not watched" in html
+    assert "left" not in text_of(html).replace("disk left", "")
+    assert "the last look was 60 s ago" in text_of(html)
+
+
+def test_stale_means_three_ticks_and_only_while_live(make_status: Callable[..., Status]) -> None:
+    slow, status = Settings(check_interval=30), make_status(NOW)
+    assert not is_stale(RunState.TRAINING, status, Settings(), NOW + 19)
+    assert is_stale(RunState.TRAINING, status, Settings(), NOW + 21)
+    assert not is_stale(RunState.TRAINING, status, slow, NOW + 89)
+    assert is_stale(RunState.TRAINING, None, Settings(), NOW)
+    assert not is_stale(RunState.FINISHED, status, Settings(), NOW + 9999)
+
+
+def test_a_blind_watcher_does_not_look_healthy(make_seen: Callable[..., Seen]) -> None:
+    html = view.card(make_seen(None, {"finding": FindingKind.BLIND, "problem": "driver gone"}), None, NOW)
+    assert "Cannot see the training" in html
+    assert "Driver gone." in html
+
+
+def test_a_nan_loss_is_said(make_seen: Callable[..., Seen], make_samples: Callable[..., list[Sample]]) -> None:
+    seen = make_seen(None, {"loss": None}, samples=make_samples(3, NOW, loss=math.nan))
+    assert "the training has gone wrong" in view.card(seen, None, NOW)
+
+
+def test_nothing_hostile_becomes_markup(make_seen: Callable[..., Seen], make_status: Callable[..., Status]) -> None:
+    checkpoints = tuple(replace(c, name=HOSTILE, reason=HOSTILE) for c in make_status().checkpoints)
+    record = {"state": RunState.FAILED, "name": HOSTILE, "reason": HOSTILE, "advice": HOSTILE}
+    status = {"text": HOSTILE, "problem": HOSTILE, "checkpoints": checkpoints}
+    events = [
+        Event(NOW, HOSTILE, HOSTILE, HOSTILE, 1, {HOSTILE: [HOSTILE, {HOSTILE: HOSTILE}], "x": {HOSTILE: HOSTILE}})
+    ]
+    seen = make_seen(record, status, name=HOSTILE, events=events, log=[HOSTILE])
+    for html in (
+        view.card(seen, None, NOW),
+        view.nothing(HOSTILE),
+        view.host(seen),
+        tables.timeline(events),
+        tables.checkpoints(seen),
+        tables.log(seen.log),
+    ):
+        tags = Tags(html)
+        assert not tags.names & {"script", "img"}
+        assert not {name for name in tags.attributes if name.startswith("on")}
+
+
+def test_records_with_nothing_in_them_are_shown(make_seen: Callable[..., Seen]) -> None:
+    bare = {"total_steps": None, "loss": None, "seconds_per_step": None, "heartbeat_at": None, "host": None}
+    seen = make_seen({"attempts": (), "total_steps": None}, {**bare, "checkpoints": (), "gpus": ()})
+    assert "Training" in view.card(seen, None, NOW)
+    assert "Not measured yet" in view.host(seen)
+    assert "None yet" in tables.checkpoints(seen)
+    assert "Nothing yet" in tables.timeline([])
+    assert "written nothing" in tables.log([])
+    assert "Not trained under the watchdog" in view.card(Seen("x"), None, NOW)
+
+
+def test_the_timeline_is_newest_first_with_its_evidence_folded() -> None:
+    html = tables.timeline([Event(1, "a", "first"), Event(2, "b", "second", "bad", 1, {"silence": 58.25})])
+    assert html.index("second") < html.index("first")
+    assert "<details" in html
+    assert "58.25" in html
+
+
+def test_only_a_sound_state_of_a_stopped_run_can_be_gone_back_to(make_seen: Callable[..., Seen]) -> None:
+    live = tables.checkpoints(make_seen())
+    assert "data-checkpoint" not in live
+    assert "stop the training first" in live
+    stopped = tables.checkpoints(make_seen({"state": RunState.STOPPED}))
+    assert stopped.count("data-checkpoint") == 2
+    assert "Goes back from step 160 to step 120. Sure?" in stopped
+    assert "no: optimizer.bin is cut off" in stopped
+
+
+def test_a_quarantined_state_is_not_offered(make_seen: Callable[..., Seen], make_status: Callable[..., Status]) -> None:
+    stamp = make_status().checkpoints[0].stamp
+    html = tables.checkpoints(make_seen({"state": RunState.STOPPED, "quarantined": (stamp,)}))
+    assert html.count("data-checkpoint") == 1
+    assert "set aside" in html
+
+
+def test_steps_of_checkpoints_are_of_the_run(
+    make_record: Callable[..., RunRecord], make_status: Callable[..., Status]
+) -> None:
+    state = make_status().checkpoints[0]
+    assert tables.absolute_step(state, make_record()) == 120
+    of_step = replace(state, epoch=3, step_in_name=50, attempt_step=50)
+    assert tables.absolute_step(of_step, make_record()) == 90
+    assert tables.absolute_step(replace(state, final=True, epoch=None), make_record()) == 240
+    assert tables.absolute_step(state, make_record(steps_per_epoch=None)) is None
+
+
+def test_the_log_shows_the_newest_drawing_of_each_bar(tmp_path: Path) -> None:
+    bar = "".join(f"\rsteps: {i}/240" for i in range(99))
+    (tmp_path / "training.log").write_bytes(f"epoch 1/6\r\n{bar}\n\x1b[31mred\x1b[0m\n\n".encode() + b"\xff\n")
+    assert log_tail(tmp_path) == ["epoch 1/6", "steps: 98/240", "red", "", "\ufffd"]
+    (tmp_path / "training.log").write_text("x" * 100_000 + "\nlast\n", encoding="utf-8")
+    assert log_tail(tmp_path) == ["last"]
+    assert log_tail(tmp_path / "nowhere") == []
+
+
+def test_samples_are_read_once_and_again_only_when_replaced(
+    tmp_path: Path, make_samples: Callable[..., list[Sample]]
+) -> None:
+    store, path = Store(tmp_path), tmp_path / ".watchdog" / "samples.csv"
+    reader = Samples(path)
+    assert reader.read() == []
+    samples = make_samples(5)
+    store.append_samples(samples[:3])
+    assert reader.read() == samples[:3]
+    with path.open("ab") as file:
+        file.write(b"9999999,0,")
+    assert reader.read() == samples[:3], "a line half written is left for later"
+    with path.open("ab") as file:
+        file.write(b"nonsense\n")
+    store.append_samples(samples[3:])
+    assert reader.read() == samples
+    path.with_suffix(".new").write_text("at,gpu,step,later_column\n1.0,0,7,x\n", encoding="utf-8")
+    path.with_suffix(".new").replace(path)
+    assert [(s.at, s.step) for s in reader.read()] == [(1.0, 7)]
+
+
+def test_the_feed_reads_a_file_again_only_when_it_changed(tmp_path: Path, write_run: Callable[..., Store]) -> None:
+    store = write_run(tmp_path / "outputs")
+    feed = Feed(store.run_folder)
+    first = feed.look(Settings(), NOW)
+    again = feed.look(Settings(), NOW)
+    assert again.record is first.record
+    assert again.events is first.events
+    store.append_event(Event(NOW, "x", "new"))
+    assert len(feed.look(Settings(), NOW).events) == len(first.events) + 1
+
+
+def test_a_page_is_sent_only_what_changed(
+    tmp_path: Path, board: Callable[..., Board], write_run: Callable[..., Store]
+) -> None:
+    store = write_run(tmp_path / "outputs")
+    there = board()
+    everything, sent = news(there.show(None, "15 min"), {})
+    assert {"picker", "card", "gpu", "training", "timeline", "checkpoints", "log", "host", "stop"} <= everything
+    assert news(there.show(None, "15 min"), sent)[0] == set()
+    store.append_event(Event(NOW - 1, "x", "new"))
+    assert news(there.show(None, "15 min"), sent)[0] == {"timeline"}
+    assert {"gpu", "training"} <= news(there.show(None, "1 h"), sent)[0]
+
+
+def test_the_switch_shows_what_was_asked_until_it_is_taken(
+    tmp_path: Path, board: Callable[..., Board], write_run: Callable[..., Store]
+) -> None:
+    store = write_run(tmp_path / "outputs")
+    there = board()
+    assert there.show(None, "all").auto_resume is True
+    assert there.ask("persian-miniature", "switch", auto_resume=False) == ""
+    assert store.pending_requests() == [{"kind": "switch", "auto_resume": False}]
+    assert there.show(None, "all").auto_resume is False
+    store.take_requests()
+    assert there.show(None, "all").auto_resume is True
+
+
+def test_stop_is_asked_once_and_only_of_a_live_run(
+    tmp_path: Path, board: Callable[..., Board], write_run: Callable[..., Store]
+) -> None:
+    store = write_run(tmp_path / "outputs")
+    there = board()
+    assert there.ask("persian-miniature", "stop") == ""
+    assert there.ask("persian-miniature", "stop") != ""
+    assert store.pending_requests() == [{"kind": "stop"}]
+    show = there.show(None, "all")
+    assert not show.may_stop
+    assert "Asked to stop" in show.parts["card"]
+
+
+@pytest.mark.parametrize("name", ["", "nobody", "../persian-miniature", "/etc", None])
+def test_a_name_that_is_no_run_leaves_no_request(
+    tmp_path: Path, board: Callable[..., Board], write_run: Callable[..., Store], name: str | None
+) -> None:
+    write_run(tmp_path / "outputs")
+    assert board().ask(name, "stop") == "There is no such run any more."
+    assert not list(tmp_path.rglob("requests"))
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "fine"), [("p-000002-state", True), ("p-000001-state", False), ("../../x", False), ("", False)]
+)
+def test_resume_takes_only_a_checkpoint_it_knows(
+    tmp_path: Path, board: Callable[..., Board], write_run: Callable[..., Store], checkpoint: str, fine: bool
+) -> None:
+    store = write_run(tmp_path / "outputs", record={"state": RunState.STOPPED})
+    assert (board().ask("persian-miniature", "resume", checkpoint=checkpoint) == "") is fine
+    assert store.pending_requests() == ([{"kind": "resume", "checkpoint": checkpoint}] if fine else [])
+
+
+def test_a_finished_run_can_neither_stop_nor_go_on(
+    tmp_path: Path, board: Callable[..., Board], write_run: Callable[..., Store]
+) -> None:
+    write_run(tmp_path / "outputs", record={"state": RunState.FINISHED})
+    show = board().show(None, "all")
+    assert not show.may_stop
+    assert not show.may_resume
+
+
+def test_a_page_that_picked_nothing_follows_the_newest_run_once_its_own_is_over(
+    tmp_path: Path, write_run: Callable[..., Store]
+) -> None:
+    names = ["older", "newer"]
+    there = Board(
+        tmp_path / "outputs", Settings(), lambda outputs: [outputs / n for n in reversed(names)], clock=lambda: NOW
+    )
+    older = write_run(tmp_path / "outputs", "older")
+    write_run(tmp_path / "outputs", "newer")
+    assert there.show("older", "all", follow=True).name == "older"
+    record, _ = older.read_record()
+    assert record is not None
+    older.write_record(replace(record, state=RunState.FINISHED))
+    assert there.show("older", "all", follow=True).name == "newer"
+    assert there.show("older", "all").name == "older"
+
+
+def test_no_runs_and_an_unreadable_folder_say_so(tmp_path: Path) -> None:
+    assert "Press Start in the Gym tab" in Board(tmp_path / "no", Settings(), find_runs).show(None, "all").parts["card"]
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    card = Board(tmp_path / "file", Settings(), find_runs).show(None, "all").parts["card"]
+    assert "cannot be read" in card
+
+
+def test_a_look_at_a_long_run_is_quick(tmp_path: Path, write_run: Callable[..., Store], make_samples: Any) -> None:
+    store = write_run(tmp_path / "outputs")
+    store.append_samples(make_samples(10_000, NOW + 30_000))
+    now = NOW + 30_000
+    there = Board(tmp_path / "outputs", Settings(), find_runs, clock=lambda: now)
+    there.show(None, "15 min")
+    began = time.perf_counter()
+    for _ in range(20):
+        there.show(None, "15 min")
+    assert (time.perf_counter() - began) / 20 < 0.05, "far above the 3 ms it takes, so that a busy machine passes"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (99, "99 s"), (150, "2 min"), (7200, "2 h 00 min"), (400_000, "4 d 15 h"), (math.nan, "unknown")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert words.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (0.41349, "0.413"),
+        (2.0, "2.00"),
+        (97.04, "97.0"),
+        (math.nan, "NaN"),
+        (1e-9, "1.00e-09"),
+        (0.0, "0.000"),
+    ],
+)
+def test_numbers(value: float | None, text: str) -> None:
+    assert words.number(value) == text
+
+
+def test_sizes() -> None:
+    assert words.size(119_000_000) == "119 MB"
+    assert words.memory(41 * 1024**3) == "41 GiB"
+    assert words.memory(15.34 * 1024**3) == "15.3 GiB"
+
+
+def test_an_impossible_time_is_unknown() -> None:
+    assert words.clock(1e300) == "unknown"

@@ -124,9 +124,9 @@ def gpu_panel(
         ),
         Plot(f"Power{mark}", now("power_w", 1, "power_limit_w", "W"), "W", 0, max([*limits, 1]), lines("power_w", 3)),
     ]
-    return _panel(
-        _names(indexes, status) + mark, shown, note, _marks("gpu", events, shown), _figures("gpu", plots, shown)
-    )
+    title = _names(indexes, status)
+    title += "" if "simulated" in title else mark
+    return _panel(title, shown, note, _marks("gpu", events, shown), _figures("gpu", plots, shown))
 
 
 def training_panel(samples: Sequence[Sample], events: Sequence[Event], shown: Window) -> str:
@@ -226,7 +226,8 @@ def _y(value: float, plot: Plot) -> int:
 def _marks(panel: str, events: Sequence[Event], shown: Window) -> str:
     """The events of the window as one group, which every plot of the panel uses."""
     drawn = []
-    for event in [e for e in events if shown.start <= e.at <= shown.end and e.tone != "info"][-MARKS:]:
+    marked = [e for e in events if shown.start <= e.at <= shown.end and e.tone != "info" and e.kind != "checkpoint"]
+    for event in marked[-MARKS:]:
         x = round((event.at - shown.start) / (shown.end - shown.start) * WIDTH)
         tone = event.tone if event.tone in ("ok", "act", "bad") else "info"
         text = event.text if len(event.text) <= 120 else event.text[:119] + "…"

@@ -35,9 +35,9 @@ class Window:
 
 
 def window(samples: Sequence[Sample], span_s: float | None, end: float) -> Window:
-    """The newest `span_s` seconds before `end`; None: everything there is."""
-    if span_s is None:
-        elapsed_s = max(60.0, end - samples[0].at) if samples else 60.0
+    """The newest `span_s` seconds before `end`; everything there is where that is less, or where it is None."""
+    elapsed_s = max(60.0, end - samples[0].at) if samples else 60.0
+    if span_s is None or elapsed_s < span_s / 2:
         step_s = 2.0 ** math.ceil(math.log2(elapsed_s / 16))  # grows in steps, or every look would shift every point
         span_s = math.ceil(elapsed_s * 1.01 / step_s) * step_s
     bucket_s = span_s / (POINTS // 2)

@@ -187,7 +187,10 @@ def _numbers(seen: Seen, pace: Pace | None, now: float) -> str:
     if loss is not None:
         bad = not math.isfinite(loss)
         cells.append((number(loss), "loss: the training has gone wrong" if bad else f"loss{_trend(seen.samples)}"))
-    if status.heartbeat_at:
+    if record.attempt and record.attempt.ended_at and not seen.live:
+        took = record.attempt.ended_at - record.began_at
+        cells.append((clock(record.attempt.ended_at), f"ended, after {duration(took)}" if record.began_at else "ended"))
+    elif status.heartbeat_at:
         cells.append((ago(status.heartbeat_at, now), "last step" if status.step else "last sign of progress"))
     states = [c for c in status.checkpoints if c.kind is CheckpointKind.STATE and c.sound]
     newest = max((c.saved_at for c in states if c.saved_at >= record.began_at), default=None)

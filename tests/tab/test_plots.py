@@ -184,3 +184,17 @@ def test_a_panel_of_a_noisy_hour_stays_small(make_samples: Samples) -> None:
     shown = series.window(samples, 3600, NOW)
     assert len(gpu(samples, span=3600)) < 12_000
     assert len(plots.training_panel(samples, [], shown)) < 7_000
+
+
+def test_a_short_history_fills_the_plot(make_samples: Samples) -> None:
+    samples = make_samples(20, NOW)
+    shown = series.window(samples, 21600, NOW)
+    assert samples[0].at - shown.start < 60
+    assert shown.end >= NOW
+
+
+def test_saved_checkpoints_are_not_marked(make_samples: Samples) -> None:
+    events = [Event(NOW - 5, "checkpoint", "Saved x.", "ok"), Event(NOW - 4, "stalled", "Stuck.", "bad")]
+    panel = gpu(make_samples(20, NOW), events)
+    assert "Stuck." in panel
+    assert "Saved" not in panel

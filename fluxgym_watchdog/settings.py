@@ -107,6 +107,6 @@ def _checked(setting: Any, value: Any, source: str) -> bool | int | float:
 
 
 def _yaml(value: bool | int | float) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return f"{value:g}"
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(yaml.safe_dump(value)).splitlines()[0]

@@ -11,8 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 TRAINER = re.compile(r"_train_network\.py$")
-LAUNCHER = re.compile(r"(^|[\\/])(accelerate|python[\d.]*w?|py)(\.exe)?$|^accelerate\.commands\.launch$", re.IGNORECASE)
+LAUNCHER = re.compile(r"(^@?|[\\/])(accelerate|accelerate-launch|python[0-9.]*w?|py)(\.exe)?$", re.IGNORECASE)
 LOOKED_FOR = "an 'accelerate launch … _train_network.py' command"
+ONLY_TALK = frozenset({"echo", "printf", "eval", "cat", "grep", "test", "[", "[[", ":", "alias", "export", "trap"})
+"""Commands that may name the training command without running it as their own words."""
 
 
 class ScriptError(ValueError):
@@ -55,9 +57,17 @@ class Script:
 def read(content: bytes, *, batch: bool = False) -> Script:
     """The script with its training command. Raises ScriptError where there is none, or more than one."""
     text = content.decode("latin-1")
-    commands = [c for c in (_batch_commands(text) if batch else _shell_commands(text)) if _trains(c)]
+    try:
+        commands = [c for c in (_batch_commands(text) if batch else _shell_commands(text)) if _trains(c)]
+    except RecursionError as error:
+        raise ScriptError("is nested too deeply to be understood") from error
+    if not text.strip():
+        raise ScriptError(f"is empty; looked for {LOOKED_FOR}")
+    if not commands and not batch and "\\\r\n" in text:
+        line = text.count("\n", 0, text.index("\\\r\n")) + 1
+        raise ScriptError(f"line {line}: ends as Windows ends lines (CRLF), so bash does not go on in the next line")
     if not commands:
-        raise ScriptError(f"is empty; looked for {LOOKED_FOR}" if not text.strip() else f"has no {LOOKED_FOR[3:]}")
+        raise ScriptError(f"has no {LOOKED_FOR[3:]}")
     if len(commands) > 1:
         lines = ", ".join(str(text.count("\n", 0, c[-1].end) + 1) for c in commands)
         raise ScriptError(f"has more than one training command (they end in lines {lines}); one is expected")
@@ -75,8 +85,15 @@ def with_options(script: Script, options: Sequence[str]) -> bytes:
 
 
 def _trains(words: Sequence[Word]) -> bool:
-    trainer = next((i for i, w in enumerate(words) if TRAINER.search(w.text)), None)
-    return trainer is not None and any(LAUNCHER.search(w.text) for w in words[:trainer])
+    texts = [w.text for w in words]
+    trainer = next((i for i, text in enumerate(texts) if TRAINER.search(text)), 0)
+    launcher = next((i for i, text in enumerate(texts[:trainer]) if LAUNCHER.search(text)), None)
+    command = next((t for t in texts if t not in _KEYWORDS and not re.match(r"[A-Za-z_]\w*\+?=", t)), "")
+    if launcher is None or command.lstrip("@").lower() in ONLY_TALK:
+        return False
+    between = texts[launcher + 1 : trainer]
+    # python runs the first file that it is given: `python other.py x_train_network.py` trains nothing.
+    return "accelerate" in texts[launcher].lower() or "-m" in between or not any(t.endswith(".py") for t in between)
 
 
 def _shell_quoted(word: str) -> str:
@@ -88,6 +105,11 @@ def _batch_quoted(word: str) -> str:
     return word if re.fullmatch(r"[\w%@+=:,./\\-]+", word) else f'"{word}"'
 
 
+_CONTINUED = re.compile(r"(?:\\(?:\n|\Z))+")
+_WORD_ENDS = ("", *" \t\n;&|()<>")
+_KEYWORDS = frozenset({"if", "then", "elif", "else", "while", "until", "do", "!", "{", "time"})
+
+
 def _shell_commands(text: str) -> Iterable[list[Word]]:
     """The simple commands of a bash script as lists of words; see bash(1), "Shell Grammar" and "Quoting"."""
     words: list[Word] = []
@@ -97,18 +119,18 @@ def _shell_commands(text: str) -> Iterable[list[Word]]:
         c = text[i]
         if c in " \t":
             i += 1
-        elif text.startswith("\\\n", i) or (c == "\\" and i + 1 == n):
-            i += 2
+        elif match := _CONTINUED.match(text, i):
+            i = match.end()
         elif c == "#":
             while i < n and text[i] != "\n":
                 i += 1
         elif text.startswith("<<", i) and not text.startswith("<<<", i):
-            raise ScriptError(f"line {text.count(chr(10), 0, i) + 1}: here-documents are not understood")
-        elif c in "<>" or (c == "&" and text.startswith("&>", i)):
-            if words and words[-1].end == i and words[-1].text.isdigit():
+            raise ScriptError(f"line {_line(text, i)}: here-documents are not understood")
+        elif text.startswith("&>", i) or (c in "<>" and not text.startswith("(", i + 1)):
+            if words and words[-1].end == i and re.fullmatch("[0-9]+", words[-1].text):
                 words.pop()  # the 2 of 2>file
             i += 1
-            while i < n and text[i] in "<>&|":
+            while i < n and text[i] in "<>&|" and not text.startswith(("<(", ">("), i):
                 i += 1
             redirected = True
         elif c in "\n;&|()":
@@ -125,66 +147,88 @@ def _shell_commands(text: str) -> Iterable[list[Word]]:
 
 def _shell_word(text: str, i: int) -> tuple[str, int]:
     """A word from position i on: its text with quotes removed (expansions stay as written), and where it ends."""
-    start, parts, n = i, [], len(text)
-    while i < n and text[i] not in " \t\n;&|()<>":
-        c = text[i]
-        if c == "\\":
-            if i + 1 == n or text.startswith("\\\n", i):
-                if i + 1 == n or (i + 2 >= n or text[i + 2] in " \t\n"):
-                    break  # a continuation behind the word is not part of it
-                i += 2
-                continue
-            parts.append(text[i + 1])
-            i += 2
-        elif c == "'":
-            end = _closing(text, i + 1, "'", start)
-            parts.append(text[i + 1 : end])
-            i = end + 1
-        elif c in '"`':
-            end = i + 1
-            while end < n and text[end] != c:
-                end += 2 if text[end] == "\\" else 1
-            end = _closing(text, min(end, n), c, start)
-            parts.append(text[i + 1 : end])
-            i = end + 1
-        elif text.startswith(("$(", "${"), i):
-            end = _expansion_end(text, i, start)
-            parts.append(text[i:end])
-            i = end
+    parts, n = [], len(text)
+    while i < n and text[i] not in " \t\n;&|()":
+        if (match := _CONTINUED.match(text, i)) and text[match.end() : match.end() + 1] in _WORD_ENDS:
+            break  # a continuation behind the word is not part of it
+        end = _piece_end(text, i)
+        if end == i + 1 and text[i] in "<>":
+            break
+        piece = text[i:end]
+        if piece[0] == "'":
+            parts.append(piece[1:-1])
+        elif piece[0] == '"':
+            parts.append(re.sub(r'\\([$`"\\])', r"\1", piece[1:-1].replace("\\\n", "")))
+        elif piece[0] == "\\" and len(piece) > 1:
+            parts.append(piece[1:].replace("\n", ""))
         else:
-            parts.append(c)
-            i += 1
+            parts.append(piece)
+        i = end
     return "".join(parts), i
 
 
-def _closing(text: str, i: int, quote: str, start: int) -> int:
-    end = text.find(quote, i)
-    if end < 0:
-        raise ScriptError(f"line {text.count(chr(10), 0, start) + 1}: a quote {quote} is not closed")
-    return end
+def _piece_end(text: str, i: int) -> int:
+    """Where the piece of a word that begins at i ends: one character, an escaped one, a quotation, an expansion."""
+    c = text[i]
+    if c == "\\":
+        return min(i + 2, len(text))
+    if c == "'":
+        return _closed(text, i, i + 1, "'", ())
+    if text.startswith("$'", i):
+        return _closed(text, i, i + 2, "'", ("\\",))
+    if c == '"':
+        return _closed(text, i, i + 1, '"', ("\\", "$(", "${", "`"))
+    if c == "`":
+        return _closed(text, i, i + 1, "`", ("\\",))
+    if text.startswith("${", i):
+        return _closed(text, i, i + 2, "}", ("\\", "'", '"', "$", "`"))
+    if text.startswith(("$(", "<(", ">("), i):
+        return _closed(text, i, i + 2, ")", ("\\", "'", '"', "$", "`", "("))
+    if c == "(":
+        return _closed(text, i, i + 1, ")", ("\\", "'", '"', "$", "`", "("))
+    return i + 1
 
 
-def _expansion_end(text: str, i: int, start: int) -> int:
-    opening, closing = text[i + 1], ")" if text[i + 1] == "(" else "}"
-    depth = 0
+def _closed(text: str, start: int, i: int, closing: str, nested: tuple[str, ...]) -> int:
+    """The position behind the `closing` of what began at `start`; `nested` is what may hold another such character."""
     while i < len(text):
-        depth += (text[i] == opening) - (text[i] == closing)
-        i += 1
-        if text[i - 1] == closing and depth == 0:
-            return i
-    raise ScriptError(f"line {text.count(chr(10), 0, start) + 1}: ${opening} is not closed")
+        if text[i] == closing:
+            return i + 1
+        i = _piece_end(text, i) if text.startswith(nested, i) else i + 1
+    raise ScriptError(f"line {_line(text, start)}: {text[start]} is not closed")
+
+
+def _line(text: str, i: int) -> int:
+    return text.count("\n", 0, i) + 1
+
+
+_BATCH_PIECE = re.compile(
+    r"""(?P<end>\r?\n | [&|]+ | (?<!\S)[()](?!\S))
+      | (?P<word>(?:"[^"\r\n]*"? | \^[^\r\n] | [^\s^"&|<>])+)
+      | (?P<redirection>[<>]+(?:&[0-9])?)
+      | \^\r?\n | .""",
+    re.ASCII | re.VERBOSE | re.DOTALL,
+)
 
 
 def _batch_commands(text: str) -> Iterable[list[Word]]:
-    """The logical lines of a Windows batch file as lists of words; `^` at a line's end continues it."""
-    i = 0
-    for line in re.finditer(r"(?:[^\n^]|\^\r?\n|\^.?)*(?:\n|$)", text):
-        words = []
-        if not re.match(r"\s*(?:@?rem\b|::)", line.group(), re.IGNORECASE):
-            for word in re.finditer(r'(?:"[^"\n]*"?|\^[^\r\n]|[^\s^"&|<>])+', line.group()):
-                plain = re.sub(r"\^(.)", r"\1", word.group().replace('"', ""))
-                words.append(Word(plain, line.start() + word.end()))
-        i = line.end()
-        yield words
-        if i >= len(text):
-            return
+    """The commands of a Windows batch file as lists of words; `^` at a line's end continues it, `rem` is a comment."""
+    words: list[Word] = []
+    redirected = False
+    for piece in _BATCH_PIECE.finditer(text):
+        remark = bool(words) and re.fullmatch(r"@?rem|::.*", words[0].text, re.IGNORECASE)
+        if piece["end"] is not None and (not remark or "\n" in piece["end"]):
+            yield words
+            words, redirected = [], False
+        elif remark:
+            continue
+        elif piece["redirection"] is not None:
+            if words and words[-1].end == piece.start() and re.fullmatch("[0-9]", words[-1].text):
+                words.pop()  # the 2 of 2>file
+            redirected = not piece["redirection"].endswith(tuple("0123456789"))
+        elif piece["word"] is not None:
+            if not redirected:
+                plain = re.sub(r'"([^"]*)"?|\^(.)', lambda m: m[1] or m[2] or "", piece["word"])
+                words.append(Word(plain, piece.end()))
+            redirected = False
+    yield words

@@ -2,6 +2,9 @@
 
 idle → starting → training ⇄ suspect → stalled → stopping → waiting → starting …
 training → finished | crashed → waiting → starting …      any → stopped (by the user) | failed (given up)
+
+Every start passes through `waiting`, and whatever may still have processes is ended through `stopping`. `training` is
+entered from a resting state when a training is taken over that something else started.
 """
 
 from __future__ import annotations

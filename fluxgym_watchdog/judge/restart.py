@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
-from fluxgym_watchdog.judge.crash import CAUSES
+from fluxgym_watchdog.judge.causes import CAUSES
 from fluxgym_watchdog.records import (
     Checkpoint,
     CheckpointKind,
@@ -21,8 +21,12 @@ from fluxgym_watchdog.records import (
 from fluxgym_watchdog.settings import Settings
 
 LEAST_DISK_BYTES = 200_000_000
+LEAST_MEMORY_SHARE = 0.1
+"""With less of the machine's memory available a training that just ran out of it would do so again."""
 JITTER_SHARE = 0.2
 """Waits are up to this much longer, so that several runs on one machine do not start in the same second."""
+INNOCENT_STATE = frozenset({"disk_full", "gpu_lost", "killed"})
+"""Causes of an early death that say nothing about the state that the attempt began from."""
 
 
 def decide(record: RunRecord, finding: Finding, settings: Settings, jitter: float) -> Decision:
@@ -48,9 +52,9 @@ def decide(record: RunRecord, finding: Finding, settings: Settings, jitter: floa
 
 
 def backoff(restarts: int, settings: Settings, jitter: float) -> float:
-    """The wait before the next start in seconds, doubling with each restart in a row."""
-    wait = min(settings.backoff * 2.0 ** min(restarts, 30), settings.backoff_max)
-    return wait * (1 + JITTER_SHARE * jitter)
+    """The wait before the next start in seconds, doubling with each restart in a row, never over `backoff_max`."""
+    wait = settings.backoff * 2.0 ** min(restarts, 30)
+    return min(wait * (1 + JITTER_SHARE * jitter), settings.backoff_max)
 
 
 def not_ready(cause: str, host: Host | None, gpu: GpuReading, state_bytes: int) -> str:
@@ -63,6 +67,10 @@ def not_ready(cause: str, host: Host | None, gpu: GpuReading, state_bytes: int) 
         needed = max(LEAST_DISK_BYTES, 3 * state_bytes)
         if host.disk_free_bytes < needed:
             return f"waiting for disk space: {host.disk_free_bytes / 1e6:.0f} MB free, {needed / 1e6:.0f} MB needed"
+    if waits_for == "memory" and host is not None:
+        free, least = host.memory_available_bytes, LEAST_MEMORY_SHARE * host.memory_total_bytes
+        if free < least:
+            return f"waiting for memory: {free / 1e9:.1f} GB available, {least / 1e9:.1f} GB needed"
     if waits_for == "gpu" and gpu.expected and not gpu.gpus:
         return f"waiting for the GPU to come back: {gpu.problem}"
     return ""
@@ -160,7 +168,7 @@ def _to_quarantine(record: RunRecord, finding: Finding) -> tuple[str, ...]:
     if finding.cause == "state_unloadable":
         return (attempt.resumed_from,)
     before = record.attempts[-2] if len(record.attempts) > 1 else None
-    at_once = attempt.last_step <= attempt.first_step
+    at_once = attempt.last_step <= attempt.first_step and finding.cause not in INNOCENT_STATE
     before_at_once = (
         before is not None and before.resumed_from == attempt.resumed_from and before.last_step <= before.first_step
     )

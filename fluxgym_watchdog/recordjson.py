@@ -1,0 +1,82 @@
+"""Records as JSON can hold them, and back, checked against the types that `records` declares."""
+
+from __future__ import annotations
+
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from enum import Enum
+from functools import cache
+from typing import Any, TypeVar, cast
+
+Record = TypeVar("Record")
+
+
+def plain(record: Any) -> dict[str, Any]:
+    """A record as JSON can hold it; what JSON does not know (NaN, infinity) becomes None."""
+    return {key: _plain(found) for key, found in asdict(record).items()}
+
+
+def decode(kind: type[Record], found: Any) -> Record:
+    """A record from its JSON; keys of a later version are left out, missing ones get their defaults.
+
+    Raises ValueError where something is not of the type that the record declares, or is missing without a default.
+    """
+    if not isinstance(found, dict):
+        raise ValueError(f"expected an object, found {type(found).__name__}")
+    values = {}
+    for name, declared in _types(cast(Any, kind)).items():
+        if name in found:
+            try:
+                values[name] = _value(declared, found[name])
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"{name}: {error}") from error
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+
+
+def _plain(found: Any) -> Any:
+    if isinstance(found, Enum):
+        return found.value
+    if isinstance(found, Mapping):
+        return {str(key): _plain(value) for key, value in found.items()}
+    if isinstance(found, (list, tuple)):
+        return [_plain(value) for value in found]
+    if isinstance(found, float) and not math.isfinite(found):
+        return None
+    return found if found is None or isinstance(found, (bool, int, float, str)) else str(found)
+
+
+@cache
+def _types(kind: type) -> dict[str, Any]:
+    declared = typing.get_type_hints(kind)
+    return {f.name: declared[f.name] for f in fields(kind)}
+
+
+def _value(declared: Any, found: Any) -> Any:
+    origin, arguments = typing.get_origin(declared), typing.get_args(declared)
+    if declared is object:
+        return found
+    if origin is types.UnionType:  # `X | None` is the only kind of union in records
+        return None if found is None else _value(arguments[0], found)
+    if origin is tuple and isinstance(found, list):
+        return tuple(_value(arguments[0], value) for value in found)
+    if origin is Mapping and isinstance(found, dict):
+        return {_key(arguments[0], key): _value(arguments[1], value) for key, value in found.items()}
+    if isinstance(declared, type) and issubclass(declared, Enum):
+        return declared(found)
+    if is_dataclass(declared):
+        return decode(cast(type, declared), found)
+    if declared is float and type(found) is int:
+        return float(found)
+    if type(found) is not declared:
+        raise ValueError(f"{found!r:.80} is not {getattr(declared, '__name__', declared)}")
+    return found
+
+
+def _key(declared: Any, key: str) -> Any:
+    return int(key) if declared is int else key

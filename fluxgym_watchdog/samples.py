@@ -1,0 +1,85 @@
+"""samples.csv: GPU and training over time, one line a GPU and tick; appended, and thinned when it grows."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import IO
+
+from fluxgym_watchdog.records import Sample
+
+LIMIT_BYTES = 4_000_000
+"""Where the file is thinned: about a day of two-second ticks with one GPU."""
+
+_COLUMNS = [f.name for f in fields(Sample)]
+_WHOLE = frozenset({"gpu", "memory_used_bytes", "memory_total_bytes", "step"})
+_HEADER = (",".join(_COLUMNS) + "\n").encode()
+_CUT_OFF = b",cut off\n"
+"""Ends a line that a crash cut off, so that what is left of it cannot be taken for a whole line."""
+
+
+def append(path: Path, samples: Sequence[Sample]) -> bool:
+    """Adds lines; true where the file has grown so large that it should be thinned. Raises OSError."""
+    lines = "".join(",".join(_cell(getattr(s, name)) for name in _COLUMNS) + "\n" for s in samples)
+    with path.open("ab+") as file:
+        size = file.seek(0, os.SEEK_END)
+        if 0 < size < len(_HEADER):
+            file.truncate(0)
+        if size < len(_HEADER):
+            file.write(_HEADER)
+        elif not ends_in_newline(file):
+            file.write(_CUT_OFF)
+        file.write(lines.encode())
+        return file.tell() > LIMIT_BYTES
+
+
+def read(path: Path, since: float = 0.0) -> list[Sample]:
+    """All samples at or after a time, oldest first; lines cut off by a crash are left out, as is a missing file."""
+    found = []
+    with contextlib.suppress(OSError):
+        header, *lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        names = header.split(",")
+        for line in lines[:-1]:  # what follows the last newline was cut off
+            with contextlib.suppress(ValueError, TypeError, OverflowError):
+                sample = _sample(names, line.split(","))
+                if sample.at >= since:
+                    found.append(sample)
+    return found
+
+
+def thinned(text: str) -> str:
+    """The file's text without every other tick of its older half."""
+    header, *lines = text.splitlines()
+    at = [line.partition(",")[0] for line in lines]
+    half = len(lines) // 2
+    # GPUs take turns line by line: whole ticks are dropped, or every other GPU would lose its history.
+    old = sorted(set(at[:half]) - set(at[half:]))
+    dropped = set(old[::2])
+    return "\n".join([header, *(line for line, tick in zip(lines, at, strict=True) if tick not in dropped)]) + "\n"
+
+
+def ends_in_newline(file: IO[bytes]) -> bool:
+    """Whether the last byte of a file that is not empty is a newline; leaves its position at the end."""
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
+
+
+def _cell(value: float | int | None) -> str:
+    if value is None or not math.isfinite(value):
+        return ""
+    return str(value) if isinstance(value, int) else f"{value:.3f}"
+
+
+def _sample(names: Sequence[str], cells: Sequence[str]) -> Sample:
+    values = dict.fromkeys(_COLUMNS) | {
+        name: None if cell == "" else int(cell) if name in _WHOLE else float(cell)
+        for name, cell in zip(names, cells, strict=True)
+        if name in _COLUMNS
+    }
+    if any(values[name] is None for name in ("at", "gpu", "step")):
+        raise ValueError("a line without its time, GPU or step")
+    return Sample(**values)  # type: ignore[arg-type]

@@ -124,7 +124,7 @@ def seconds_per_step(samples: Sequence[Sample], over: int = 20) -> list[tuple[fl
             rises = []
         if sample.step and (not rises or sample.step > rises[-1][1]):
             rises.append((sample.at, sample.step))
-            if len(rises) > 5:
+            if len(rises) > 2:
                 (t0, s0), (t1, s1) = rises[max(1, len(rises) - 1 - over)], rises[-1]
                 found.append((t1, (t1 - t0) / (s1 - s0)))
     return found

@@ -1,49 +1,78 @@
 """Is this run advancing? From a pulse and a snapshot to healthy, suspect, stalled or blind.
 
-Two rules, whichever is reached first:
+A run is stalled when one of these has run out:
 
+* Stopped: a process of the tree is in state T, or the trainer waits for a pipe to be read, and the tree uses neither
+  CPU nor disk. Neither ends by itself: `LEAST_PATIENCE_S`, in any phase.
 * The outer rule, in any phase: no progress, every GPU of the run under `gpu_threshold`, and a tree that uses neither
   CPU nor disk, for `stuck_threshold`. It is the rule that people know from the first FluxGym monitor, made stricter:
-  a GPU at 0 % alone is normal while a run loads, caches or saves.
-* The phase's own patience with silence, whatever CPU and GPU show: a spinning wait keeps both at 100 %. Where steps
-  come it is learned from the run itself; phases that are silent by nature get `silent_limit`.
+  a GPU at 0 % alone is normal while a run loads, caches or saves. Once steps are coming CPU time no longer excuses.
+* The phase's own patience with silence, whatever CPU and GPU show: a spinning wait keeps both at 100 %. Between steps
+  it is learned from the run itself. In all other phases moving bytes (a slow disk, a swapping machine) are work that
+  no spinning process does: they postpone it, up to `MOVING_FACTOR` times `silent_limit`.
 
-Half of either makes the run suspect: evidence is gathered, nothing is touched.
+Half of any of them makes the run suspect: evidence is gathered, nothing is touched. No run is stalled without having
+been suspect at a look before.
+
+Limits. A spinning process and a driver that compiles its kernels for a new GPU (minutes, one core, not a word) look
+the same before the first caching count and the first step: both get `silent_limit`. A kernel that spins for ever on a
+GPU whose memory is full looks like a training that spills into RAM: it gets longer, too.
 """
 
 from __future__ import annotations
 
-import math
-
 from fluxgym_watchdog.judge.progress import Pulse
-from fluxgym_watchdog.records import Finding, FindingKind, Phase, Snapshot
+from fluxgym_watchdog.records import Finding, FindingKind, Phase, Role, Snapshot
 from fluxgym_watchdog.settings import Settings
 
 SUSPECT_SHARE = 0.5
 LEARNED_FACTOR = 6.0
-"""A silence this many times the longest normal one is no longer normal."""
+"""Between steps, a silence this many times the usual one is no longer normal: a game on the same GPU, bucketed image
+sizes and a throttled GPU make steps 2 to 4 times slower, and come together at times."""
+UNEVEN_FACTOR = 10.0
+"""The same while caching and downloading, where one image can be as large as ten others."""
+RECOVERED_FACTOR = 2.0
+"""What a run has once recovered from is normal for it, with as much again."""
 LEARNED_AFTER_GAPS = 8
 """Fewer gaps than this teach nothing: the first steps are the slow ones."""
+LEARNED_AFTER_GAPS_SAMPLING = 45
+"""Two images of 20 steps: only then has the silence been seen in which a picture is decoded."""
 LEAST_PATIENCE_S = 45.0
-"""Under this a hiccup of a network disk would look like a hang."""
+"""Under this a pause for garbage, a new epoch's workers (15 s) or a driver's reset would look like a hang."""
+SAMPLING_PATIENCE_S = 900.0
+"""Before samples have been seen: encoding, and decoding a large picture on a small GPU."""
+MOVING_FACTOR = 4.0
+"""22 GB of models at 5 MB/s take 75 minutes (FluxGym issues 56, 95: an hour at "caching" with swap)."""
+FULL_MEMORY_SHARE = 0.97
+"""From here on a Windows driver moves video memory into RAM; a first step of an hour ended well (issues 249, 426)."""
+BUSY_WITHIN_S = 60.0
+"""A busy GPU shows 0 % at single looks, between two kernels."""
+FIRST_STEP_FACTOR = 2.0
+"""Kernels compiled for a new GPU (25 min) and a slow first step (16 min) add up, in silence."""
 SLOW_STEP_FACTOR = 3.0
-SILENT_PHASES = frozenset(
-    {Phase.IMPORTS, Phase.DOWNLOAD, Phase.LOADING, Phase.CACHING_LATENTS, Phase.CACHING_TEXT, Phase.FIRST_STEP}
+NO_GPU_WORK = frozenset(
+    {
+        Phase.IMPORTS,
+        Phase.DOWNLOAD,
+        Phase.LOADING,
+        Phase.CACHING_LATENTS,
+        Phase.CACHING_TEXT,
+        Phase.SAVING,
+        Phase.ENDING,
+    }
 )
-DEFAULT_PATIENCE_S = {Phase.SAVING: 600.0, Phase.SAMPLING: 900.0, Phase.ENDING: 600.0}
-"""Before a run has shown how long it takes: a save to a slow network disk, a set of large sample images."""
+"""Phases in which a busy GPU is another program's, or comes with CPU time of our own: it is no sign of life."""
+PIPE_WAITS = ("pipe_write",)
+"""Where a trainer hangs whose output nobody reads: there is no way back, its reader is gone."""
 
 
 def judge(pulse: Pulse, snapshot: Snapshot, settings: Settings) -> Finding:
     """Healthy, suspect, stalled or blind. Only for a run whose training is alive."""
     silence = snapshot.monotonic_at - pulse.advanced_at
-    quiet = snapshot.monotonic_at - max(pulse.advanced_at, pulse.lively_at)
     if snapshot.log is not None and snapshot.log.problem:
         return Finding(FindingKind.BLIND, f"cannot see the progress: {snapshot.log.problem}", silence_s=silence)
-    patience, outer = phase_patience(pulse, snapshot, settings), outer_patience(pulse, snapshot, settings)
-    spent = max(silence / patience, quiet / outer)
-    due = patience if silence / patience >= quiet / outer else outer
-    if spent >= 1:
+    spent, due = max((waited / patience, patience) for waited, patience in _clocks(pulse, snapshot, settings))
+    if spent >= 1 and pulse.silent_looks > 1:
         return Finding(FindingKind.STALLED, _words(pulse, snapshot, silence), silence_s=silence, patience_s=due)
     if spent >= SUSPECT_SHARE:
         return Finding(FindingKind.SUSPECT, _words(pulse, snapshot, silence), silence_s=silence, patience_s=due)
@@ -52,9 +81,38 @@ def judge(pulse: Pulse, snapshot: Snapshot, settings: Settings) -> Finding:
     return Finding(FindingKind.HEALTHY, "", silence_s=silence, patience_s=due)
 
 
+def _clocks(pulse: Pulse, snapshot: Snapshot, settings: Settings) -> list[tuple[float, float]]:
+    """What runs out: pairs of seconds waited and seconds of patience."""
+    now, silence = snapshot.monotonic_at, snapshot.monotonic_at - pulse.advanced_at
+    clocks = [(now - _lively_at(pulse, snapshot), outer_patience(pulse, snapshot, settings))]
+    patience = phase_patience(pulse, snapshot, settings)
+    if pulse.phase is Phase.TRAINING:
+        # A disk that comes back has the whole patience before it; a step must still be made then.
+        clocks.append((now - max(pulse.advanced_at, pulse.waited_at), patience))
+        clocks.append((silence, settings.stuck_threshold + patience))
+    else:
+        clocks.append((now - max(pulse.advanced_at, pulse.moved_at), patience))
+        clocks.append((silence, max(MOVING_FACTOR * settings.silent_limit, patience)))
+    if pulse.phase is Phase.FIRST_STEP and _gpu_seen(snapshot):  # one core busy, but not the GPU
+        idle_since = max(pulse.advanced_at, pulse.moved_at, pulse.gpu_busy_at)
+        clocks.append((now - idle_since, max(settings.silent_limit, RECOVERED_FACTOR * _longest_step(pulse))))
+    if _cannot_go_on(snapshot):
+        clocks.append((now - max(pulse.advanced_at, pulse.worked_at), _least(settings)))
+    return clocks
+
+
+def _lively_at(pulse: Pulse, snapshot: Snapshot) -> float:
+    """The last sign of life that counts in this phase."""
+    if pulse.phase in NO_GPU_WORK:
+        return max(pulse.advanced_at, pulse.worked_at)
+    if pulse.phase is Phase.TRAINING and _gpu_seen(snapshot):
+        return max(pulse.advanced_at, pulse.moved_at, pulse.gpu_busy_at)
+    return max(pulse.advanced_at, pulse.worked_at, pulse.gpu_busy_at)
+
+
 def outer_patience(pulse: Pulse, snapshot: Snapshot, settings: Settings) -> float:
     """How long a run may show no life at all, in seconds."""
-    if any(g.utilization_percent is not None for g in snapshot.run_gpus):
+    if _gpu_seen(snapshot):
         return settings.stuck_threshold
     if snapshot.log is None:
         return 2 * settings.stuck_threshold  # neither log nor GPU: the least is seen, so the longest is waited
@@ -63,32 +121,62 @@ def outer_patience(pulse: Pulse, snapshot: Snapshot, settings: Settings) -> floa
 
 
 def phase_patience(pulse: Pulse, snapshot: Snapshot, settings: Settings) -> float:
-    """How long a run may go without progress in its phase, whatever else it does, in seconds."""
-    if pulse.phase is Phase.UNKNOWN:
-        return math.inf
-    if pulse.phase in SILENT_PHASES:
-        return max(settings.silent_limit, SLOW_STEP_FACTOR * pulse.longest.get(pulse.phase.value, 0.0))
+    """How long a run may go without progress in its phase, whatever its CPU and GPU do, in seconds."""
     if pulse.phase is Phase.TRAINING:
-        return _training_patience(pulse, snapshot, settings)
-    longest = pulse.longest.get(pulse.phase.value, 0.0)
-    return max(DEFAULT_PATIENCE_S[pulse.phase], SLOW_STEP_FACTOR * longest)
+        patience = _training_patience(pulse, settings)
+        return max(patience, settings.silent_limit) if _spills(pulse, snapshot) else patience
+    patience = max(_other_patience(pulse, settings), RECOVERED_FACTOR * pulse.longest.get(pulse.phase.value, 0.0))
+    return max(patience, MOVING_FACTOR * settings.silent_limit) if _spills(pulse, snapshot) else patience
 
 
-def _training_patience(pulse: Pulse, snapshot: Snapshot, settings: Settings) -> float:
-    longest = _longest_step(pulse)
-    ceiling = max(settings.silent_limit, SLOW_STEP_FACTOR * longest)
-    if pulse.gaps < LEARNED_AFTER_GAPS:
-        gpu_seen = any(g.utilization_percent is not None for g in snapshot.run_gpus)
-        return ceiling if gpu_seen else max(settings.stuck_threshold, LEARNED_FACTOR * longest)
-    learned = max(LEARNED_FACTOR * longest, min(LEAST_PATIENCE_S, settings.stuck_threshold))
-    waits_for_disk = pulse.reads_disk or any(p.status == "disk-sleep" for p in snapshot.tree.processes)
-    if waits_for_disk:  # slow is not dead
-        learned = max(learned, settings.stuck_threshold)
-    return min(learned, ceiling)
+def _training_patience(pulse: Pulse, settings: Settings) -> float:
+    phase, longest = Phase.TRAINING.value, _longest_step(pulse)
+    most = max(settings.silent_limit, SLOW_STEP_FACTOR * longest)
+    if pulse.gaps.get(phase, 0) < LEARNED_AFTER_GAPS:
+        return min(max(settings.stuck_threshold, LEARNED_FACTOR * longest), most)
+    recovered = RECOVERED_FACTOR * pulse.longest.get(phase, 0.0)
+    return min(max(_least(settings), LEARNED_FACTOR * pulse.usual.get(phase, 0.0), recovered), most)
+
+
+def _other_patience(pulse: Pulse, settings: Settings) -> float:
+    if pulse.phase in (Phase.SAVING, Phase.ENDING):
+        return settings.stuck_threshold  # what is written moves; only seconds are computed
+    if pulse.phase is Phase.FIRST_STEP:
+        return FIRST_STEP_FACTOR * settings.silent_limit
+    sampling = pulse.phase is Phase.SAMPLING
+    known = pulse.gaps.get(pulse.phase.value, 0) >= (LEARNED_AFTER_GAPS_SAMPLING if sampling else LEARNED_AFTER_GAPS)
+    untaught = SAMPLING_PATIENCE_S if sampling else settings.silent_limit
+    if not known or pulse.phase is Phase.UNKNOWN:  # unknown: its quick gaps say nothing about the slow ones to come
+        return untaught
+    return min(untaught, max(settings.stuck_threshold, UNEVEN_FACTOR * pulse.usual[pulse.phase.value]))
+
+
+def _least(settings: Settings) -> float:
+    return min(LEAST_PATIENCE_S, settings.stuck_threshold)
 
 
 def _longest_step(pulse: Pulse) -> float:
     return max(pulse.longest.get(Phase.TRAINING.value, 0.0), pulse.longest.get(Phase.FIRST_STEP.value, 0.0))
+
+
+def _gpu_seen(snapshot: Snapshot) -> bool:
+    return any(g.utilization_percent is not None for g in snapshot.run_gpus)
+
+
+def _cannot_go_on(snapshot: Snapshot) -> bool:
+    return any(
+        p.status == "stopped" or (p.role is Role.TRAINER and any(wait in p.wchan for wait in PIPE_WAITS))
+        for p in snapshot.tree.processes
+    )
+
+
+def _spills(pulse: Pulse, snapshot: Snapshot) -> bool:
+    """Whether video memory is full and the GPU was busy just now: then steps take minutes, and no restart helps."""
+    full = any(
+        g.memory_total_bytes and (g.memory_used_bytes or 0) >= FULL_MEMORY_SHARE * g.memory_total_bytes
+        for g in snapshot.run_gpus
+    )
+    return full and pulse.seen_at - pulse.gpu_busy_at <= BUSY_WITHIN_S
 
 
 def _words(pulse: Pulse, snapshot: Snapshot, silence: float) -> str:

@@ -1,0 +1,1 @@
+"""The benches: how good the judgement is, and what watching costs. `python -m tests.bench --help`."""

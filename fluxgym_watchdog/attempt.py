@@ -57,7 +57,7 @@ class AttemptWatch:
     def exit_code(self) -> int | None:
         """How the attempt's top process ended; None while it runs, or where nobody knows. Reaps it."""
         code = self._popen.poll() if self._popen is not None else None
-        if code is None and self._attempt is not None:
+        if code is None and self._attempt is not None and self._attempt.supervised:
             code = read_exit_code(self._run_folder, self._attempt.number)
         return code
 

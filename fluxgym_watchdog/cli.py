@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,17 +15,20 @@ from datetime import datetime
 from pathlib import Path
 
 from fluxgym_watchdog import __version__
-from fluxgym_watchdog.act.script import ScriptError
+from fluxgym_watchdog.act.script import LOOKED_FOR, ScriptError
 from fluxgym_watchdog.act.script import read as read_script
 from fluxgym_watchdog.fluxgym.runs import NotARun, find_runs, fluxgym_of, script_of
+from fluxgym_watchdog.journal import LEVELS
 from fluxgym_watchdog.judge.restart import absolute_step
 from fluxgym_watchdog.observe.checkpoints import CheckpointReader
-from fluxgym_watchdog.records import LIVE_STATES, Checkpoint, RunRecord, RunState
+from fluxgym_watchdog.records import LIVE_STATES, Checkpoint, CheckpointKind, RunRecord, RunState
 from fluxgym_watchdog.settings import Settings, SettingsError, load, with_values
 from fluxgym_watchdog.store import Held, Store, plain
 from fluxgym_watchdog.watchdog import Watchdog
 
 FINISHED, USAGE, GAVE_UP, DO_NOT_RETRY, STOPPED = 0, 2, 33, 93, 130
+FOLLOW_EVERY_S = 0.3
+EVENTS_FOLLOWED = 100_000
 log = logging.getLogger("fluxgym_watchdog")
 
 
@@ -49,7 +54,8 @@ def run(options: argparse.Namespace) -> int:
     if record is not None and record.state is RunState.FINISHED and not options.from_beginning:
         _say(f"{script.parent} is finished. To train it again from the beginning: --from-beginning")
         return FINISHED
-    return _supervise(script, options, lambda watchdog: watchdog.train(script))
+    begin = lambda watchdog: watchdog.train(script)  # noqa: E731
+    return _supervise(Store(script.parent), options, begin, _interrupts(), ends_training=True)
 
 
 def resume(options: argparse.Namespace) -> int:
@@ -57,69 +63,71 @@ def resume(options: argparse.Namespace) -> int:
     script = _script(script_of(_run_folder(options.folder)))
     store = Store(script.parent)
     record, _ = store.read_record()
-    if record is not None and record.state is RunState.FINISHED and not options.checkpoint:
+    if (
+        _finished_unwatched(script) if record is None else record.state is RunState.FINISHED
+    ) and not options.checkpoint:
         _say(f"{script.parent} is finished: there is nothing left to train.")
         return FINISHED
     if options.checkpoint and options.checkpoint not in {c.name for c in _checkpoints(script.parent)}:
         raise NotARun(f"{script.parent}: no checkpoint {options.checkpoint!r}; see: fluxgym-watchdog checkpoints")
-    return _supervise(script, options, lambda watchdog: watchdog.resume(script, options.checkpoint))
+    begin = lambda watchdog: watchdog.resume(script, options.checkpoint)  # noqa: E731
+    return _supervise(store, options, begin, _interrupts(), ends_training=True)
 
 
 def watch(options: argparse.Namespace) -> int:
     """Takes over a training that is running, or waits for one, and stays with it to the end."""
-    folder = options.output_dir.absolute()
-    if not folder.is_dir():
-        raise NotARun(f"{folder}: is not a folder")
+    folder = _run_folder(options.output_dir)
     script = _script(options.train_script or script_of(folder))
-    watchdog = _watchdog(folder, options)
+    store = Store(folder)
     _say(f"Watching {folder}, auto-resume {'on' if options.auto_resume else 'off'}.")
-    waiting = False
-    try:
-        while True:
-            store = watchdog.watch(script, folder)
-            if store is not None:
-                return _stay(watchdog, store, ends_training=False)
-            record, _ = Store(folder).read_record()
-            if record is not None and record.state is RunState.FINISHED:
-                _say(f"{folder} is finished.")
-                return FINISHED
+    interrupt, waiting = _interrupts(), False
+
+    def begin(watchdog: Watchdog) -> Store | None:
+        nonlocal waiting
+        while not interrupt.is_set():
+            found = watchdog.watch(script, folder)
+            record, _ = store.read_record()
+            if found is not None or (record is not None and record.state is RunState.FINISHED):
+                return found
             if not waiting:
                 _say(f"No training writes into {folder} at the moment; waiting for one.")
             waiting = True
-            time.sleep(options.check_interval)
-    except Held:
-        return _follow(Store(folder))
-    except KeyboardInterrupt:
-        return STOPPED
-    finally:
-        watchdog.stop()
+            interrupt.wait(options.check_interval)
+        return None
+
+    return _supervise(store, options, begin, interrupt, ends_training=False)
 
 
 def stop(options: argparse.Namespace) -> int:
     """Stops a run's training, whoever supervises it."""
     folder = _run_folder(options.folder)
-    store = Store(folder)
-    if not store.is_held():
+    store, asked = Store(folder), False
+    script = _script(script_of(folder))
+    while True:
         watchdog = _watchdog(folder, options)
         try:
-            if watchdog.watch(_script(script_of(folder)), folder) is None:
-                _say(f"{folder}: no training is running.")
-                return 0
-            store.request("stop")
+            if watchdog.watch(script, folder) is None:
+                break
+            watchdog.end(folder.name)
+            asked = True
             while watchdog.supervises(folder.name):
                 watchdog.tick(time.monotonic())
                 time.sleep(watchdog.pause_s)
+            break
         except Held:
-            pass  # taken up by somebody this very moment
+            if not asked:
+                store.request("stop")
+            asked = True
+            time.sleep(FOLLOW_EVERY_S)
+            if not store.pending_requests() and _over(store):
+                break
         finally:
             watchdog.stop()
-    if store.is_held():
-        store.request("stop")
-        while store.is_held() and store.pending_requests():
-            time.sleep(0.2)
-        while store.is_held() and not _over(store):
-            time.sleep(0.2)
-    _say(f"{folder}: stopped.")
+    record, _ = store.read_record()
+    if asked and record is not None and record.state is RunState.FAILED:
+        _say(f"{folder}: {record.reason}.")
+        return GAVE_UP
+    _say(f"{folder}: stopped." if asked else f"{folder}: no training is running.")
     return 0
 
 
@@ -180,44 +188,66 @@ def checkpoints(options: argparse.Namespace) -> int:
     return _answer(options, found, text or [f"No checkpoints in {folder}."])
 
 
-def _supervise(script: Path, options: argparse.Namespace, begin: Callable[[Watchdog], Store]) -> int:
-    watchdog = _watchdog(script.parent, options)
-    try:
-        store = begin(watchdog)
-        watchdog.set_auto_resume(script.parent.name, options.auto_resume)
-        return _stay(watchdog, store, ends_training=True)
-    except Held:
-        _say(f"{script.parent} is already supervised by another process; showing what happens.")
-        return _follow(Store(script.parent))
-    finally:
-        watchdog.stop()
-
-
-def _stay(watchdog: Watchdog, store: Store, *, ends_training: bool) -> int:
-    """Ticks until the run is over. Ctrl+C ends a training of ours, and only the watching of somebody else's."""
-    while watchdog.supervises(store.run_folder.name):
+def _supervise(
+    store: Store,
+    options: argparse.Namespace,
+    begin: Callable[[Watchdog], Store | None],
+    interrupt: threading.Event,
+    *,
+    ends_training: bool,
+) -> int:
+    """Stays with a run to its end: as its supervisor, or as an onlooker while another process is that."""
+    name = store.run_folder.name
+    while True:
+        watchdog = _watchdog(store.run_folder, options)
         try:
-            watchdog.tick(time.monotonic())
-            time.sleep(watchdog.pause_s)
-        except KeyboardInterrupt:
+            if begin(watchdog) is None:
+                return STOPPED if interrupt.is_set() else _exit_code(store.read_record()[0])
+            watchdog.set_auto_resume(name, options.auto_resume)
+            return _stay(watchdog, name, interrupt, ends_training=ends_training)
+        except Held:
+            _say(f"{store.run_folder} is already supervised by another process; showing what happens.")
+        finally:
+            watchdog.stop()
+        _follow(store, interrupt)
+        if interrupt.is_set():
+            return STOPPED
+        if _over(store):
+            return _exit_code(store.read_record()[0])
+        _say("The process that supervised this run is gone; going on in its place.")
+
+
+def _stay(watchdog: Watchdog, name: str, interrupt: threading.Event, *, ends_training: bool) -> int:
+    """Ticks until the run is over. Ctrl+C ends a training of ours, and only the watching of somebody else's."""
+    while watchdog.supervises(name):
+        watchdog.tick(time.monotonic())
+        if interrupt.wait(watchdog.pause_s):
             if not ends_training:
-                raise
-            store.request("stop")
-    return _exit_code(store)
+                return STOPPED
+            interrupt.clear()
+            watchdog.end(name)
+    return _exit_code(watchdog.record(name))
 
 
-def _follow(store: Store) -> int:
-    seen = len(store.read_events())
-    try:
-        while store.is_held() and not _over(store):
-            events = store.read_events()
-            for event in events[seen:]:
-                _say(event.text)
-            seen = len(events)
-            time.sleep(0.5)
-    except KeyboardInterrupt:
-        return STOPPED
-    return _exit_code(store)
+def _follow(store: Store, interrupt: threading.Event) -> None:
+    """Shows a run's timeline while somebody else supervises it."""
+    shown = len(store.read_events(EVENTS_FOLLOWED))
+    while True:
+        held = store.is_held()
+        events = store.read_events(EVENTS_FOLLOWED)
+        for event in events[shown:]:
+            log.log(LEVELS.get(event.tone, logging.INFO), "%s", event.text)
+        shown = len(events)
+        if not held or interrupt.wait(FOLLOW_EVERY_S):
+            return
+
+
+def _interrupts() -> threading.Event:
+    """Ctrl+C as a flag: as an exception it could fall between starting a process and writing that down."""
+    interrupted = threading.Event()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, lambda *_: interrupted.set())
+    return interrupted
 
 
 def _over(store: Store) -> bool:
@@ -225,8 +255,7 @@ def _over(store: Store) -> bool:
     return record is not None and record.state not in LIVE_STATES and record.state is not RunState.CRASHED
 
 
-def _exit_code(store: Store) -> int:
-    record, _ = store.read_record()
+def _exit_code(record: RunRecord | None) -> int:
     if record is None:
         return GAVE_UP
     if record.state is RunState.FINISHED:
@@ -250,6 +279,8 @@ def _script(path: Path) -> Path:
         read_script(path.read_bytes(), batch=path.suffix == ".bat")
     except ScriptError as error:
         raise ScriptError(f"{path}: {error}") from error
+    except OSError as error:
+        raise ScriptError(f"{path}: {error.strerror or error}; looked for {LOOKED_FOR}") from error
     fluxgym_of(path.parent)
     return path
 
@@ -258,6 +289,13 @@ def _run_folder(path: Path) -> Path:
     if not path.is_dir():
         raise NotARun(f"{path}: is not a folder; expected a run's folder, outputs/<name>")
     return path.absolute()
+
+
+def _finished_unwatched(script: Path) -> bool:
+    """Whether a training that nobody watched has left its final weights, newer than all its other checkpoints."""
+    found = _checkpoints(script.parent)
+    final = [c.saved_at for c in found if c.final and c.kind is CheckpointKind.WEIGHTS and c.sound]
+    return bool(final) and max(final) >= max(c.saved_at for c in found)
 
 
 def _checkpoints(folder: Path) -> tuple[Checkpoint, ...]:

@@ -28,7 +28,9 @@ from fluxgym_watchdog.store import Store
 SAMPLE_EVERY_S = 2.0
 PACE_STEPS = 40
 """Seconds per step are the median over about so many looks in which a step was made."""
-_LEVELS = {"bad": logging.ERROR, "act": logging.WARNING}
+UNWRITTEN_EVENTS = 200
+"""How many lines of the timeline are kept for a disk that cannot be written to at the moment."""
+LEVELS = {"bad": logging.ERROR, "act": logging.WARNING}
 
 
 class Journal:
@@ -41,14 +43,15 @@ class Journal:
         self._logger = logging.getLogger(f"fluxgym_watchdog.run.{record.name}")
         self._paces: deque[tuple[float, int]] = deque(maxlen=PACE_STEPS)
         self._sampled_at = float("-inf")
-        self._heartbeat: tuple[int, float] | None = None
+        self._unwritten: deque[Event] = deque(maxlen=UNWRITTEN_EVENTS)
+        self._record_written = self._samples_written = self._status_written = True
 
     def change(self, **changes: Any) -> None:
         """Changes the record, and writes it if it became another."""
         record = replace(self.record, **changes)
         if record != self.record:
             self.record = record
-            self._write(lambda: self._store.write_record(record))
+            self._record_written = self._write(lambda: self._store.write_record(record))
 
     def change_attempt(self, **changes: Any) -> None:
         """Changes the newest attempt in the record."""
@@ -60,13 +63,13 @@ class Journal:
         """Puts a line on the timeline and on the console."""
         attempt = self.record.attempt
         event = Event(self._clock(), kind, text, tone, attempt.number if attempt else 0, evidence or {})
-        self._logger.log(_LEVELS.get(tone, logging.INFO), "%s", text)
-        self._write(lambda: self._store.append_event(event))
+        self._logger.log(LEVELS.get(tone, logging.INFO), "%s", text)
+        self._unwritten.append(event)
+        self._write_events()
 
     def new_attempt(self) -> None:
         """Forgets the pace of the attempt before."""
         self._paces.clear()
-        self._heartbeat = None
 
     def sample(self, snapshot: Snapshot, step: int) -> None:
         """Adds the tick to samples.csv, at most every two seconds."""
@@ -92,10 +95,11 @@ class Journal:
             for g in snapshot.gpu.gpus
         ]
         empty = Sample(snapshot.at, -1, None, None, None, None, None, None, step, loss)
-        self._write(lambda: self._store.append_samples(rows or [empty]))
+        self._samples_written = self._write(lambda: self._store.append_samples(rows or [empty]))
 
     def status(self, snapshot: Snapshot | None, finding: Finding, step: int, silence_s: float, problem: str) -> None:
         """Replaces status.json with what this tick saw."""
+        self._catch_up()
         record, progress = self.record, snapshot.log if snapshot else None
         attempt = record.attempt
         seen = Status(
@@ -122,23 +126,39 @@ class Journal:
             next_start_at=record.next_start_at,
             problem=" ".join(p for p in (problem, self.problem, _blindness(snapshot, finding)) if p),
         )
-        self._write(lambda: self._store.write_status(seen))
+        self._status_written = self._write(lambda: self._store.write_status(seen))
 
     def _seconds_per_step(self) -> float | None:
         gaps = [(t1 - t0) / (s1 - s0) for (t0, s0), (t1, s1) in pairwise(self._paces)]
         return median(gaps) if gaps else None
 
-    def _write(self, write: Callable[[], None]) -> None:
+    def _catch_up(self) -> None:
+        """Writes what could not be written before, and says so when all of it is."""
+        if not self._record_written:
+            record = self.record
+            self._record_written = self._write(lambda: self._store.write_record(record))
+        self._write_events()
+        caught_up = self._record_written and self._samples_written and self._status_written and not self._unwritten
+        if self.problem and caught_up:
+            self._logger.warning("Writing to %s works again.", self._store.folder)
+            self.problem = ""
+
+    def _write_events(self) -> None:
+        while self._unwritten:
+            event = self._unwritten[0]
+            if not self._write(lambda e=event: self._store.append_event(e)):  # type: ignore[misc]
+                break
+            self._unwritten.popleft()
+
+    def _write(self, write: Callable[[], None]) -> bool:
         try:
             write()
         except OSError as error:
             if not self.problem:
                 self._logger.error("Cannot write to %s: %s. The training is not disturbed.", self._store.folder, error)
             self.problem = f"Cannot write to {self._store.folder}: {error}."
-        else:
-            if self.problem:
-                self._logger.warning("Writing to %s works again.", self._store.folder)
-            self.problem = ""
+            return False
+        return True
 
 
 def _blindness(snapshot: Snapshot | None, finding: Finding) -> str:

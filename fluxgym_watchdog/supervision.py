@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import time
@@ -10,8 +9,10 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
+from fluxgym_watchdog import starting
 from fluxgym_watchdog.act import launch
 from fluxgym_watchdog.act import script as train_script
+from fluxgym_watchdog.act.script import ScriptError
 from fluxgym_watchdog.act.stop import Stop, StopPhase
 from fluxgym_watchdog.attempt import AttemptWatch
 from fluxgym_watchdog.journal import Journal
@@ -19,8 +20,13 @@ from fluxgym_watchdog.judge import restart
 from fluxgym_watchdog.judge.lifecycle import move
 from fluxgym_watchdog.observe.checkpoints import CheckpointReader
 from fluxgym_watchdog.observe.gpu import GpuReader
-from fluxgym_watchdog.observe.machine import boot_id, read_host
-from fluxgym_watchdog.observe.processes import ProcessReader, find_by_environment, with_wait_channels
+from fluxgym_watchdog.observe.machine import boot_id
+from fluxgym_watchdog.observe.processes import (
+    ProcessReader,
+    find_by_environment,
+    find_trainers,
+    with_wait_channels,
+)
 from fluxgym_watchdog.records import (
     LIVE_STATES,
     Attempt,
@@ -36,7 +42,7 @@ from fluxgym_watchdog.records import (
     StartPoint,
 )
 from fluxgym_watchdog.settings import Settings
-from fluxgym_watchdog.store import Store
+from fluxgym_watchdog.store import FOLDER, Store
 
 QUICK_TICK_S = 0.3
 """Between two looks while something of ours is under way (a stop, a start): it should not wait for the next tick."""
@@ -63,13 +69,16 @@ class Supervision:
         self.store, self.run_folder, self.cwd, self.settings = store, store.run_folder, cwd, settings
         self.problem = ""
         self._script_path, self._gpu, self._clock = script, gpu, clock
+        self._script = train_script.read(script.read_bytes(), batch=script.suffix == ".bat")
+        self._output_dir = launch.output_dir(self._script, cwd, self.run_folder)
+        _refuse_foreign_folder(script, self._output_dir, self.run_folder)
         record, problem = store.read_record()
         fallback = RunRecord(self.run_folder.name, auto_resume=settings.auto_resume)
         self._journal = Journal(store, replace(record or fallback, script=script.name), clock)
         if problem:
             self._journal.tell("problem", problem, "bad")
-        self._script = train_script.read(script.read_bytes(), batch=script.suffix == ".bat")
-        self._output_dir = launch.output_dir(self._script, cwd, self.run_folder)
+        if self.record.name != self.run_folder.name:
+            self._forget_origin()
         self._checkpoints = CheckpointReader(self._output_dir, launch.output_name(self._script, self.run_folder))
         self._watch = self._watch_attempt(ProcessReader())
         self._stop: Stop | None = None
@@ -100,16 +109,23 @@ class Supervision:
     def begin(self, now: float) -> None:
         """Starts the training from nothing, as FluxGym's Start does."""
         self._fresh = True
-        self._journal.change(learned={}, quarantined=(), steps_per_epoch=None, total_steps=None, accumulation=None)
+        none_yet = {"steps_per_epoch": None, "total_steps": None, "accumulation": None, "furthest_step": 0}
+        self._journal.change(learned={}, quarantined=(), **none_yet)
         self._start_soon(now)
 
     def adopt(self, now: float) -> None:
-        """Takes over a run that its record calls live, from a supervisor that is gone."""
-        attempt = self.record.attempt
-        roots = find_by_environment(launch.RUN_VARIABLE, str(self.run_folder))
-        if attempt is not None and attempt.process is not None:
-            roots.append(attempt.process)
-        self._watch = self._watch_attempt(ProcessReader(roots))
+        """Takes over a run that its record calls live, from a supervisor that is gone.
+
+        Its processes are told by their environment or their --output_dir. The recorded pid alone is not believed: the
+        folder may be a copy, and the process the original's.
+        """
+        roots = self._marked()
+        strangers, attempt = self.strangers(), self.record.attempt
+        if strangers and not roots and (attempt is None or attempt.supervised):
+            self._let_go()
+            self.take_over(strangers)
+            return
+        self._watch = self._watch_attempt(ProcessReader([*roots, *strangers]))
         if self.record.state is RunState.WAITING:
             wait = max((self.record.next_start_at or 0.0) - self._clock(), 0.0)
             self._start_due = now + min(wait, 2 * self.settings.backoff_max)
@@ -118,6 +134,14 @@ class Supervision:
         else:
             self._journal.change(state=RunState.TRAINING)
         self._journal.tell("adopted", "Watching this run again; nobody did since the watchdog ended.")
+
+    def strangers(self) -> list[ProcessId]:
+        """The trainers that write into this run's folder and that its record does not explain.
+
+        What a launch of ours has left behind is explained, unless the record was lost.
+        """
+        explained = set(self._marked()) if self.record.attempts else set()
+        return [p for p in find_trainers(self._output_dir, None, self.cwd) if p not in explained]
 
     def take_over(self, trainers: Collection[ProcessId]) -> None:
         """Watches a training that something else started. Its output cannot be read: its files and GPUs must tell."""
@@ -141,10 +165,13 @@ class Supervision:
         if self.record.state is RunState.STOPPING:
             self._continue_stop(now)
         elif self.record.state is RunState.WAITING:
-            if now >= self._start_due and self._ready():
+            if now >= self._start_due and self._cleared(now) and self._ready():
                 self._launch()
         elif not self.done:
             self._look(now)
+        self._show()
+
+    def _show(self) -> None:
         watch = self._watch
         self._journal.status(watch.snapshot, watch.finding, watch.step, watch.silence_s, self.problem)
 
@@ -164,9 +191,10 @@ class Supervision:
         """Keeps what the next attempt, or the next supervisor, must know."""
         seen = snapshot.log
         if seen is not None and seen.steps_per_epoch:
-            steps_per_epoch = -(-seen.steps_per_epoch // (seen.accumulation or 1))
             total = seen.total_steps or self.record.total_steps
-            self._journal.change(steps_per_epoch=steps_per_epoch, total_steps=total, accumulation=seen.accumulation)
+            self._journal.change(
+                steps_per_epoch=seen.steps_per_epoch, total_steps=total, accumulation=seen.accumulation
+            )
         new = self._watch.new_checkpoints()
         for checkpoint in new:
             if checkpoint.kind is CheckpointKind.STATE:
@@ -194,6 +222,7 @@ class Supervision:
                 self._act(decision, now)
         elif finding.kind is FindingKind.SUSPECT and state is RunState.TRAINING:
             self._move(RunState.SUSPECT)
+            self._watch.processes.add(())  # the next look shall see children that came since the last scan
             self._journal.tell("suspect", f"Looking closer: {finding.text}.", "act", _evidence(snapshot))
         elif finding.kind is FindingKind.HEALTHY and state in (RunState.SUSPECT, RunState.STALLED):
             self._move(RunState.TRAINING, reason="", cause="", retry=None)
@@ -259,14 +288,28 @@ class Supervision:
             self._start_soon(now)
 
     def switch(self, auto_resume: bool) -> None:
-        """Turns this run's auto-resume on or off."""
+        """Turns this run's auto-resume on or off. Off also calls off a restart that was decided by itself."""
         self._journal.change(auto_resume=auto_resume)
         self._journal.tell("switch", f"Auto-resume is {'on' if auto_resume else 'off'} now.")
+        if not auto_resume and self.record.restarts:
+            if self.record.stopping_for is RunState.WAITING:
+                self._journal.change(stopping_for=RunState.STOPPED)
+            elif self.record.state is RunState.WAITING:
+                self._settle(RunState.STOPPED)
+
+    def degrade(self, problem: str) -> None:
+        """Shows a failure of the watchdog itself, or with '' that it is over."""
+        if problem and problem != self.problem:
+            self._journal.tell("problem", problem, "bad")
+        self.problem = problem
+        if problem:
+            self._show()
 
     # stopping and starting
 
     def _begin_stop(self, now: float, then: RunState) -> None:
         self._move(RunState.STOPPING, stopping_for=then)
+        self._watch.processes.add(())  # looks for children that came since the last scan
         self._stop = self._new_stop(now)
         self._continue_stop(now)
 
@@ -276,7 +319,7 @@ class Supervision:
         return Stop(
             find_all=lambda: [
                 *(p.id for p in processes.read(time.monotonic())),
-                *find_by_environment(launch.RUN_VARIABLE, str(self.run_folder)),
+                *self._marked(),
             ],
             on_gpu=lambda: {pid for gpu in self._gpu.read().gpus for pid in gpu.processes},
             group=attempt.process.pid if ours and attempt and attempt.process else None,
@@ -289,15 +332,18 @@ class Supervision:
         phase = stop.advance(now)
         self._watch.exit_code()  # reaps it
         if phase is StopPhase.UNKILLABLE:
-            pids = ", ".join(str(p.pid) for p in stop.left)
-            reason = f"process {pids} cannot be ended: it sleeps in the kernel (driver or disk); a reboot may help"
-            self._journal.change(reason=reason, retry=True)
-            self._settle(RunState.FAILED)
+            self._give_up_killing(stop)
         elif phase is StopPhase.DONE:
             if stop.asked:
                 number = "1 process" if len(stop.asked) == 1 else f"{len(stop.asked)} processes"
                 self._journal.tell("stopped", f"Stopped {number} of the training; all are gone.", "act")
             self._settle(self.record.stopping_for or RunState.STOPPED)
+
+    def _give_up_killing(self, stop: Stop) -> None:
+        pids = ", ".join(str(p.pid) for p in stop.left)
+        reason = f"process {pids} cannot be ended: it sleeps in the kernel (driver or disk); a reboot may help"
+        self._journal.change(reason=reason, retry=True)
+        self._settle(RunState.FAILED)
 
     def _settle(self, state: RunState) -> None:
         self._stop = None
@@ -320,63 +366,85 @@ class Supervision:
             self._move(RunState.WAITING)
         self._journal.change(restarts=0, reason="", cause="", advice="", retry=None, next_start_at=self._clock())
 
+    def _cleared(self, now: float) -> bool:
+        """Ends what an earlier attempt left behind: a stopped data loader worker stays for ever."""
+        if self._stop is None and not (self.record.attempts and self._marked()):
+            return True
+        self._watch.processes.add(())
+        self._stop = self._stop or self._new_stop(now)
+        phase = self._stop.advance(now)
+        if phase is StopPhase.UNKILLABLE:
+            self._give_up_killing(self._stop)
+        elif phase is StopPhase.DONE:
+            self._stop = None
+        return phase is StopPhase.DONE
+
     def _ready(self) -> bool:
-        sizes = [c.size_bytes for c in self._checkpoints.read() if c.kind is CheckpointKind.STATE]
-        host, gpu = read_host(self.run_folder), self._gpu.read()
-        waits = restart.not_ready(self.record.cause, host, gpu, max(sizes, default=0))
+        waits = starting.waits_for(self.record, self.run_folder, self._checkpoints.read(), self._gpu.read())
         if waits and not self._waits:
             self._journal.tell("waiting", f"{waits[0].upper()}{waits[1:]}.", "act")
         self._waits = waits
         return not waits
 
     def _launch(self) -> None:
+        strangers = self.strangers()
+        if strangers:  # two trainers would write into one folder
+            self._let_go()
+            self.take_over(strangers)
+            return
         fresh, self._fresh = self._fresh, False
         chosen, self._chosen = self._chosen, None
-        before = self.record.attempt
-        points = [StartPoint(None, 0)]
+        before, point = self.record.attempt, StartPoint(None, 0)
         if not fresh:
-            points = restart.start_points(
-                self.record, self._checkpoints.read(), self._output_dir, self.settings, chosen
-            )
-        if not points:
-            what = f"{chosen} cannot be resumed from" if chosen else "there is no sound checkpoint to go on from"
-            self._journal.change(reason=what, retry=False)
-            self._settle(RunState.FAILED)
-            return
-        point, number = points[0], len(self.record.attempts) + 1
-        self._move(RunState.STARTING, next_start_at=None, reason="", cause="", advice="", retry=None)
-        settings = self.settings
-        saving = launch.saving_options(self._script, save_states=settings.save_states, keep_states=settings.keep_states)
-        content = train_script.with_options(self._script, [*saving, *point.options])
-        began_at = self._clock()
+            found = starting.first_point(self.record, self._checkpoints.read(), self._output_dir, self.settings, chosen)
+            if found is None:
+                what = f"{chosen} cannot be resumed from" if chosen else "there is no sound checkpoint to go on from"
+                self._journal.change(reason=what, retry=False)
+                self._settle(RunState.FAILED)
+                return
+            point = found
+        attempt = starting.planned(self.record, point, self.run_folder, self._clock(), fresh=fresh)
+        self._move(
+            RunState.STARTING,
+            **{"next_start_at": None, "reason": "", "cause": "", "advice": "", "retry": None},
+            attempts=(*self.record.attempts, attempt),
+        )
         try:
-            banner = f"[FluxGym Watchdog] attempt {number}, {point.text}"
-            started = launch.launch(self.run_folder, self.cwd, number, content, banner, os.environ)
+            attempt, process = starting.start(attempt, point, self.run_folder, self.cwd, self._script, self.settings)
         except OSError as error:
             self._journal.change(reason=f"the training cannot be started: {error}", retry=True)
             self._settle(RunState.FAILED)
             return
-        attempt = Attempt(
-            number,
-            began_at,
-            started.log_offset,
-            point.first_step,
-            point.first_step,
-            fresh=fresh or (before is None and point.checkpoint is None),
-            resumed_from=point.checkpoint,
-            process=started.id,
-            boot_id=boot_id(),
-        )
-        self._journal.change(attempts=(*self.record.attempts, attempt))
+        self._journal.change(attempts=(*self.record.attempts[:-1], attempt))
         self._journal.new_attempt()
-        self._watch = self._watch_attempt(ProcessReader([started.id] if started.id else []), started.process)
+        self._watch = self._watch_attempt(ProcessReader([attempt.process] if attempt.process else []), process)
         if before is None or fresh:
-            self._journal.tell("started", f"Training began (attempt {number}, {point.text}).")
+            self._journal.tell("started", f"Training began (attempt {attempt.number}, {point.text}).")
         else:
             again = max(0, before.last_step - point.first_step)
-            self._journal.tell("resumed", f"Attempt {number} goes on {point.text}; {again} steps to train again.", "ok")
+            text = f"Attempt {attempt.number} goes on {point.text}; {again} steps to train again."
+            self._journal.tell("resumed", text, "ok")
 
     # small parts
+
+    def _marked(self) -> list[ProcessId]:
+        """All processes that come from a launch of ours for this run, wherever they have gone."""
+        return find_by_environment(launch.RUN_VARIABLE, launch.run_mark(self.run_folder))
+
+    def _let_go(self) -> None:
+        """Closes the attempt on record, which is not what runs now."""
+        attempt = self.record.attempt
+        if attempt is not None and attempt.ended_at is None:
+            self._journal.change_attempt(ended_at=self._clock(), outcome="lost")
+        self._journal.change(state=RunState.STOPPED, stopping_for=None, next_start_at=None)
+
+    def _forget_origin(self) -> None:
+        """The folder is a copy, or was renamed: what its record calls live is not this run's."""
+        origin = self.record.name
+        if not self.done:
+            self._let_go()
+        self._journal.change(name=self.run_folder.name)
+        self._journal.tell("copied", f"This folder was copied or renamed from {origin}; its history came along.")
 
     def _move(self, to: RunState, **changes: object) -> None:
         self._journal.change(state=move(self.record.state, to), **changes)
@@ -384,6 +452,15 @@ class Supervision:
     def _watch_attempt(self, processes: ProcessReader, popen: subprocess.Popen[bytes] | None = None) -> AttemptWatch:
         attempt = self.record.attempt
         return AttemptWatch(self.run_folder, attempt, processes, self._checkpoints, self._gpu, popen)
+
+
+def _refuse_foreign_folder(script: Path, output_dir: Path, run_folder: Path) -> None:
+    """Raises ScriptError for a script copied from another run, into whose folder it would go on writing."""
+    if output_dir.resolve() != run_folder.resolve() and (output_dir / FOLDER).is_dir():
+        raise ScriptError(
+            f"{script}: its --output_dir is another run's folder, {output_dir}; expected {run_folder}. "
+            "Was the folder copied? Then correct the script."
+        )
 
 
 def _evidence(snapshot: Snapshot) -> dict[str, object]:

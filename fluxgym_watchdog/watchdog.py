@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,23 @@ from fluxgym_watchdog.act.script import ScriptError
 from fluxgym_watchdog.fluxgym.runs import NotARun, find_runs, fluxgym_of, script_of
 from fluxgym_watchdog.observe.gpu import GpuReader
 from fluxgym_watchdog.observe.processes import find_trainers
-from fluxgym_watchdog.records import LIVE_STATES
+from fluxgym_watchdog.records import LIVE_STATES, RunRecord
 from fluxgym_watchdog.settings import Settings
 from fluxgym_watchdog.store import Held, Store
 from fluxgym_watchdog.supervision import Supervision
 
 log = logging.getLogger("fluxgym_watchdog")
 
+RECOVER_EVERY_S = 10.0
+"""How often runs are looked for whose supervisor has gone while we were here."""
+
 
 class Watchdog:
     """Supervises the runs under one outputs folder.
 
     `tick(now)` does everything once; `start` and `stop` run it in a daemon thread. All of its methods may be called
-    from any thread. With `all_runs` it also takes up requests for runs that nobody supervises and, at its start, runs
-    that were under way when the process, the container or the machine ended.
+    from any thread. With `all_runs` it also takes up requests for runs that nobody supervises, and runs that were under
+    way when their supervisor, the container or the machine ended. `problem` is what a look at its page should show.
     """
 
     def __init__(
@@ -40,12 +44,14 @@ class Watchdog:
     ) -> None:
         self.outputs, self.settings = outputs, settings
         self.problem = ""
+        self._failures: dict[str, str] = {}
         self._gpu, self._clock, self._all_runs = gpu or GpuReader(), clock, all_runs
         self._runs: dict[str, Supervision] = {}
         self._lock = threading.RLock()
         self._wake = threading.Event()
         self._ending = False
-        self._recovered = False
+        self._recovered_at = float("-inf")
+        self._ended: dict[str, RunRecord] = {}
         self._thread: threading.Thread | None = None
 
     # the thread
@@ -108,11 +114,12 @@ class Watchdog:
             supervision.switch(request.get("auto_resume") is True)
 
     def _look_around(self, now: float) -> None:
-        recover, self._recovered = not self._recovered, True
         try:
             folders = find_runs(self.outputs)
         except FileNotFoundError:
             return  # FluxGym makes outputs/ at the first start
+        recover = now - self._recovered_at >= RECOVER_EVERY_S
+        self._recovered_at = now if recover else self._recovered_at
         for folder in folders:
             if folder.name not in self._runs:
                 store = Store(folder)
@@ -128,7 +135,11 @@ class Watchdog:
             supervision = self._supervise(store, script_of(store.run_folder))
         except Held:
             return  # its holder takes the requests
-        if record is not None and record.state in LIVE_STATES:
+        except (ScriptError, NotARun):
+            with store.locked():
+                store.take_requests()  # else they would fail again at every look
+            raise
+        if not supervision.done:
             supervision.adopt(now)
         self._tick_run(supervision, now)
         if supervision.done:
@@ -136,20 +147,20 @@ class Watchdog:
 
     def _guarded(self, what: str, step: Callable[[], None]) -> None:
         """The thread's edge: an error of ours is logged and shown, and never ends the watch over the other runs."""
+        supervision = self._runs.get(what)
         try:
             step()
+            if supervision is not None:
+                supervision.degrade("")
+            if self._failures.pop(what, "") == self.problem:
+                self.problem = next(iter(self._failures.values()), "")
         except Exception as error:  # the edge of the thread
             problem = f"The watchdog failed at {what}: {error}"
-            if problem != self.problem:
+            if problem != self._failures.get(what):
                 log.exception("%s", problem)
-            self.problem = problem
-            supervision = self._runs.get(what)
+            self._failures[what] = self.problem = problem
             if supervision is not None:
-                supervision.problem = f"Watching is degraded: {error}"
-        else:
-            supervision = self._runs.get(what)
-            if supervision is not None:
-                supervision.problem = ""
+                supervision.degrade(f"Watching is degraded: {error}")
 
     # taking a run up
 
@@ -169,16 +180,33 @@ class Watchdog:
         with self._lock:
             store = Store(output_dir)
             record, _ = store.read_record()
-            trainers = find_trainers(output_dir, None, fluxgym_of(script.parent))
             live = record is not None and record.state in LIVE_STATES
-            if not live and not trainers:
+            if not live and not find_trainers(output_dir, None, fluxgym_of(script.parent)):
                 return None
             supervision = self._supervise(store, script)
-            if live:
-                supervision.adopt(time.monotonic())
-            else:
-                supervision.take_over(trainers)
+            with self._dropped_on_error(output_dir.name):
+                strangers = supervision.strangers()
+                if not supervision.done:
+                    supervision.adopt(time.monotonic())
+                elif strangers:
+                    supervision.take_over(strangers)
+                else:
+                    self._drop(output_dir.name)
+                    return None
             return store
+
+    def record(self, name: str) -> RunRecord | None:
+        """The record of a run that this watchdog supervises or has supervised to its end, written or not."""
+        with self._lock:
+            supervision = self._runs.get(name)
+            return supervision.record if supervision is not None else self._ended.get(name)
+
+    def end(self, name: str) -> None:
+        """Stops the training of a supervised run, as its user's request would."""
+        with self._lock:
+            supervision = self._runs.get(name)
+            if supervision is not None:
+                supervision.stop(time.monotonic())
 
     def supervises(self, name: str) -> bool:
         """Whether the run of that name is under this watchdog."""
@@ -201,15 +229,28 @@ class Watchdog:
             if joined is not None:
                 self._drop(folder.name)
             store, now = Store(folder), time.monotonic()
-            record, _ = store.read_record()
             supervision = self._supervise(store, script)
-            store.take_requests()  # left for an earlier training
-            if record is not None and record.state in LIVE_STATES:
-                supervision.adopt(now)
-            else:
-                begin(supervision, now)
+            with self._dropped_on_error(folder.name):
+                store.take_requests()  # left for an earlier training
+                strangers = supervision.strangers()
+                if not supervision.done:
+                    supervision.adopt(now)
+                elif strangers:
+                    supervision.take_over(strangers)  # a second one would write into the same folder
+                else:
+                    begin(supervision, now)
             self._wake.set()
             return store
+
+    @contextlib.contextmanager
+    def _dropped_on_error(self, name: str) -> Iterator[None]:
+        """Whoever asked for a run and gets an error starts it otherwise: then it must not start here as well."""
+        try:
+            yield
+        except BaseException:
+            if name in self._runs:
+                self._drop(name)
+            raise
 
     def _supervise(self, store: Store, script: Path) -> Supervision:
         root = fluxgym_of(script.parent)
@@ -223,4 +264,6 @@ class Watchdog:
         return supervision
 
     def _drop(self, name: str) -> None:
-        self._runs.pop(name).store.unlock()
+        supervision = self._runs.pop(name)
+        self._ended[name] = supervision.record
+        supervision.store.unlock()

@@ -58,6 +58,14 @@ def launch(run_folder: Path, cwd: Path, number: int, content: bytes, banner: str
         return Launch(process, identify(process.pid), log.tell())
 
 
+def log_size(run_folder: Path) -> int:
+    """How long training.log is, in bytes; 0 where it cannot be read."""
+    try:
+        return (run_folder / LOG_NAME).stat().st_size
+    except OSError:
+        return 0
+
+
 def exit_file(run_folder: Path, number: int) -> Path:
     """Where the exit code of attempt `number` is written when it ends."""
     return run_folder / ".watchdog" / f"attempt-{number}.exit"
@@ -78,8 +86,13 @@ def environment(environ: Mapping[str, str], run_folder: Path) -> dict[str, str]:
         "COLUMNS": "400",
         "PYTHONUNBUFFERED": "1",
         "PYTHONIOENCODING": "utf-8",
-        RUN_VARIABLE: str(run_folder),
+        RUN_VARIABLE: run_mark(run_folder),
     }
+
+
+def run_mark(run_folder: Path) -> str:
+    """What RUN_VARIABLE holds for a run, whichever link led to its folder."""
+    return os.path.realpath(run_folder)
 
 
 def output_dir(script: train_script.Script, cwd: Path, run_folder: Path) -> Path:

@@ -66,6 +66,8 @@ class Stop:
             fresh = [p for p in self.left if p not in self.asked]
             self.asked.update(fresh)
             _signal(fresh, self.group, signal.SIGTERM)
+            if os.name != "nt":
+                _signal(fresh, self.group, signal.SIGCONT)  # a stopped process heeds TERM only once it goes on
         else:
             self.killed_at = now if self.killed_at is None else self.killed_at
             self.asked.update(self.left)

@@ -40,8 +40,7 @@ def supervised(runner: type, train: Callable[[Path], Store]) -> type:
                 return
             store, offset = followed
             record = yield from _follow(self, store, offset)
-            attempt = record.attempt
-            self.exit_code = attempt.exit_code if attempt else None
+            self.exit_code = _exit_code(record)
             if record.state is not RunState.FINISHED:
                 yield self.log(_verdict(record))
                 raise _error(record)
@@ -99,14 +98,26 @@ def _follow(runner: Any, store: Store, offset: int) -> Generator[Any, None, RunR
         record, _ = store.read_record()
         # A crash that will be retried passes through `crashed` for an instant, under its supervisor's lock.
         ended = record if record is not None and record.state in OVER and not store.is_held() else None
+        lines = follower.poll()
+        while ended is not None and (more := follower.poll()):
+            lines += more
+        if ended is not None:
+            lines += follower.rest()
         shown = None
-        for line in follower.poll():
+        for line in lines:
             shown = runner.log(line)
         if shown is not None:
             yield shown
         if ended is not None:
             return ended
         time.sleep(FOLLOW_EVERY_S)
+
+
+def _exit_code(record: RunRecord) -> int:
+    """What the original would have had to say: forks ask it whether the training has succeeded."""
+    if record.state is RunState.FINISHED:
+        return 0
+    return (record.attempt.exit_code if record.attempt else None) or 1
 
 
 def _verdict(record: RunRecord) -> str:

@@ -182,6 +182,7 @@ def _sample(process: psutil.Process, identity: ProcessId, role: Role) -> Process
                 read_bytes=read_bytes,
                 write_bytes=write_bytes,
                 rss_bytes=process.memory_info().rss,
+                wchan=wait_channel(process.pid) if role in (Role.TRAINER, Role.WORKER) else "",
             )
     except psutil.NoSuchProcess:
         return None

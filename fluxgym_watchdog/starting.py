@@ -1,0 +1,54 @@
+"""Starting an attempt: whether it may begin now, from where, and with which options."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fluxgym_watchdog.act import launch
+from fluxgym_watchdog.act import script as train_script
+from fluxgym_watchdog.judge import restart
+from fluxgym_watchdog.observe.machine import boot_id, read_host
+from fluxgym_watchdog.records import Attempt, Checkpoint, CheckpointKind, GpuReading, RunRecord, StartPoint
+from fluxgym_watchdog.settings import Settings
+
+
+def waits_for(record: RunRecord, run_folder: Path, checkpoints: Sequence[Checkpoint], gpu: GpuReading) -> str:
+    """The condition that must clear before the next attempt, in words; '' where nothing is in the way."""
+    sizes = [c.size_bytes for c in checkpoints if c.kind is CheckpointKind.STATE]
+    return restart.not_ready(record.cause, read_host(run_folder), gpu, max(sizes, default=0))
+
+
+def first_point(
+    record: RunRecord, checkpoints: Sequence[Checkpoint], folder: Path, settings: Settings, chosen: str | None
+) -> StartPoint | None:
+    """Where the next attempt goes on; None where it cannot."""
+    return next(iter(restart.start_points(record, checkpoints, folder, settings, chosen)), None)
+
+
+def planned(record: RunRecord, point: StartPoint, run_folder: Path, began_at: float, *, fresh: bool) -> Attempt:
+    """The attempt as it is recorded before anything is started: who takes over in between must know of it."""
+    return Attempt(
+        len(record.attempts) + 1,
+        began_at,
+        launch.log_size(run_folder),
+        point.first_step,
+        point.first_step,
+        fresh=fresh or (record.attempt is None and point.checkpoint is None),
+        resumed_from=point.checkpoint,
+        boot_id=boot_id(),
+    )
+
+
+def start(
+    attempt: Attempt, point: StartPoint, run_folder: Path, cwd: Path, script: train_script.Script, settings: Settings
+) -> tuple[Attempt, subprocess.Popen[bytes]]:
+    """Starts a planned attempt; returns it with what is known now, and the process to reap. Raises OSError."""
+    saving = launch.saving_options(script, save_states=settings.save_states, keep_states=settings.keep_states)
+    content = train_script.with_options(script, [*saving, *point.options])
+    banner = f"[FluxGym Watchdog] attempt {attempt.number}, {point.text}"
+    started = launch.launch(run_folder, cwd, attempt.number, content, banner, os.environ)
+    return replace(attempt, process=started.id, log_offset=started.log_offset), started.process

@@ -1,0 +1,277 @@
+"""Watchdog.tick: with a simulated clock where that is enough, and over real trainings for taking them up again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from fluxgym_watchdog.observe.gpu import GpuReader
+from fluxgym_watchdog.records import RunState
+from fluxgym_watchdog.settings import Settings
+from fluxgym_watchdog.store import Held, Store
+from fluxgym_watchdog.supervision import Supervision
+from fluxgym_watchdog.watchdog import Watchdog
+from tests.trainings import PARKED, PATIENCE_S, Training, clean_up, until
+
+SETTINGS = Settings(check_interval=0.1, stuck_threshold=3, backoff=0.1, stop_grace=1)
+PATIENT = replace(SETTINGS, stuck_threshold=120)
+
+
+@pytest.fixture
+def watchdogs(short_training: Training, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Watchdog]]:
+    """Makes watchdogs in this very process, whose trainings run in the demo's environment."""
+    made: list[Watchdog] = []
+
+    def make(faults: str = "", settings: Settings = SETTINGS) -> Watchdog:
+        for name, value in short_training.environment(DEMO_FAULTS=faults).items():
+            monkeypatch.setenv(name, value)
+        made.append(Watchdog(short_training.root / "outputs", settings, gpu=GpuReader()))
+        return made[-1]
+
+    yield make
+    for watchdog in made:
+        watchdog.stop()
+
+
+def tick_until_parked(watchdog: Watchdog, training: Training) -> psutil.Process:
+    """Ticks until a `stop@50` holds the training: no step comes, as on a machine that sleeps."""
+    tick_until(watchdog, lambda: any(s == 49 for _, s in training.executed), "step 49")
+    trainer = training.parked()
+    watchdog.tick(time.monotonic())
+    return trainer
+
+
+def tick_until(watchdog: Watchdog, condition: Callable[[], Any], what: str) -> Any:
+    """Ticks with the real clock until a condition holds."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"ticked in vain for: {what}"
+        watchdog.tick(time.monotonic())
+        time.sleep(0.05)
+    return found
+
+
+class TestTick:
+    def test_trains_to_the_end(self, short_training: Training, watchdogs: Callable[..., Watchdog]) -> None:
+        watchdog = watchdogs()
+        watchdog.train(short_training.script)
+        tick_until(watchdog, lambda: short_training.state is RunState.FINISHED, "the end")
+        assert not watchdog.supervises("demo-lora")
+        assert not short_training.store.is_held()
+
+    def test_an_hour_in_which_the_machine_slept_is_no_silence(
+        self, short_training: Training, watchdogs: Callable[..., Watchdog]
+    ) -> None:
+        watchdog = watchdogs("stop@50")
+        watchdog.train(short_training.script)
+        trainer = tick_until_parked(watchdog, short_training)
+        now = time.monotonic()
+        watchdog.tick(now)
+        watchdog.tick(now + 0.1)
+        for at in (3600.0, 3600.1, 3600.2, 7200.0, 7200.1):
+            watchdog.tick(now + at)
+            assert short_training.state in (RunState.TRAINING, RunState.SUSPECT)
+        trainer.resume()
+        assert not short_training.events("stalled")
+
+    def test_silence_in_simulated_time_is_a_hang(
+        self, short_training: Training, watchdogs: Callable[..., Watchdog]
+    ) -> None:
+        watchdog = watchdogs("stop@50")
+        watchdog.train(short_training.script)
+        trainer = tick_until_parked(watchdog, short_training)
+        now = time.monotonic()
+        for number in range(60):
+            watchdog.tick(now + number * 0.1)
+        assert short_training.events("stalled")
+        tick_until(watchdog, lambda: not trainer.is_running(), "the stop")
+        tick_until(watchdog, lambda: short_training.state is RunState.FINISHED, "the end")
+        assert [a.first_step for a in short_training.record.attempts] == [0, 40]
+
+    def test_a_failure_of_ours_in_one_run_does_not_end_the_watch_over_others(
+        self, short_training: Training, watchdogs: Callable[..., Watchdog], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        other = Training(short_training.root, "other", epochs=1)
+        watchdog = watchdogs()
+        watchdog.train(short_training.script)
+        watchdog.train(other.script)
+        broken, look = [True], Supervision._look
+
+        def fails(supervision: Supervision, now: float) -> None:
+            if broken and supervision.run_folder.name == "demo-lora":
+                raise RuntimeError("a defect of ours")
+            look(supervision, now)
+
+        monkeypatch.setattr(Supervision, "_look", fails)
+        tick_until(watchdog, lambda: other.state is RunState.FINISHED, "the other run's end")
+        assert "a defect of ours" in watchdog.problem
+        status = short_training.store.read_status()
+        assert status is not None
+        assert "a defect of ours" in status.problem
+        broken.clear()
+        tick_until(watchdog, lambda: short_training.state is RunState.FINISHED, "the end")
+        assert watchdog.problem == ""
+        status = short_training.store.read_status()
+        assert status is not None
+        assert status.problem == "" or "GPU" in status.problem
+
+    def test_a_failure_while_starting_leaves_nothing_behind(
+        self, short_training: Training, watchdogs: Callable[..., Watchdog], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whoever asked starts the training otherwise; a second one of ours would write into the same folder."""
+
+        def fails(*_: Any) -> None:
+            raise RuntimeError("a defect of ours")
+
+        monkeypatch.setattr(Supervision, "begin", fails)
+        watchdog = watchdogs()
+        with pytest.raises(RuntimeError):
+            watchdog.train(short_training.script)
+        assert not watchdog.supervises("demo-lora")
+        assert not short_training.store.is_held()
+        watchdog.tick(time.monotonic())
+        assert not short_training.marked()
+
+    def test_the_thread_starts_once_and_stops(
+        self, short_training: Training, watchdogs: Callable[..., Watchdog]
+    ) -> None:
+        watchdog = watchdogs("stop@10", PATIENT)
+        watchdog.start()
+        watchdog.start()
+        watchdog.train(short_training.script)
+        short_training.parked()
+        watchdog.stop()
+        assert not short_training.store.is_held()
+        assert short_training.trainer().is_running(), "the training goes on"
+
+    def test_one_run_has_one_supervisor(self, short_training: Training, watchdogs: Callable[..., Watchdog]) -> None:
+        first, second = watchdogs(), watchdogs()
+        store = first.train(short_training.script)
+        assert first.train(short_training.script) is store
+        with pytest.raises(Held):
+            second.train(short_training.script)
+
+
+class TestRequests:
+    def test_for_a_run_that_nobody_supervises_are_taken(
+        self, short_training: Training, watchdogs: Callable[..., Watchdog]
+    ) -> None:
+        watchdog = watchdogs("stop@50", PATIENT)
+        watchdog.train(short_training.script)
+        tick_until_parked(watchdog, short_training)
+        short_training.store.request("stop")
+        tick_until(watchdog, lambda: short_training.state is RunState.STOPPED, "the stop")
+        short_training.store.request("switch", auto_resume=False)
+        tick_until(watchdog, lambda: not short_training.record.auto_resume, "the switch")
+        assert not watchdog.supervises("demo-lora")
+        short_training.store.request("resume")
+        tick_until(watchdog, lambda: short_training.state is RunState.FINISHED, "the end")
+        assert [a.first_step for a in short_training.record.attempts] == [0, 40]
+
+    def test_stop_from_the_command_line(self, short_training: Training, watchdogs: Callable[..., Watchdog]) -> None:
+        watchdog = watchdogs("stop@10", PATIENT)
+        watchdog.start()
+        watchdog.train(short_training.script)
+        short_training.parked()
+        stopped = short_training.cli("stop", str(short_training.run_folder))
+        assert stopped.ends() == 0, stopped.output
+        assert short_training.state is RunState.STOPPED
+        short_training.nothing_left()
+
+    def test_that_cannot_be_served_are_said_once(
+        self, short_training: Training, watchdogs: Callable[..., Watchdog]
+    ) -> None:
+        short_training.script.write_text("echo no training\n")
+        short_training.store.request("resume")
+        watchdog = watchdogs()
+        watchdog.tick(time.monotonic())
+        assert "has no 'accelerate launch" in watchdog.problem
+        assert short_training.store.pending_requests() == []
+
+
+class TestRecovery:
+    def begin_and_vanish(self, training: Training, watchdogs: Callable[..., Watchdog], auto_resume: bool) -> None:
+        watchdog = watchdogs("stop@50", PATIENT)
+        watchdog.train(training.script)
+        watchdog.set_auto_resume("demo-lora", auto_resume)
+        tick_until_parked(watchdog, training)
+        watchdog.stop()
+
+    def kill_all(self, training: Training) -> None:
+        for process in training.tree():
+            os.kill(process.id.pid, signal.SIGKILL)
+        until(lambda: not training.tree(), "the death of everything")
+
+    def test_of_a_living_training(self, short_training: Training, watchdogs: Callable[..., Watchdog]) -> None:
+        self.begin_and_vanish(short_training, watchdogs, True)
+        watchdog = watchdogs(settings=PATIENT)
+        watchdog.tick(time.monotonic())
+        short_training.go_on()
+        tick_until(watchdog, lambda: short_training.state is RunState.FINISHED, "the end")
+        assert len(short_training.record.attempts) == 1
+
+    def test_of_a_dead_one_goes_on(self, short_training: Training, watchdogs: Callable[..., Watchdog]) -> None:
+        self.begin_and_vanish(short_training, watchdogs, True)
+        self.kill_all(short_training)
+        watchdog = watchdogs()
+        tick_until(watchdog, lambda: short_training.state is RunState.FINISHED, "the end")
+        assert [a.first_step for a in short_training.record.attempts] == [0, 40]
+
+    def test_of_a_dead_one_with_auto_resume_off_is_no_phantom(
+        self, short_training: Training, watchdogs: Callable[..., Watchdog]
+    ) -> None:
+        self.begin_and_vanish(short_training, watchdogs, False)
+        self.kill_all(short_training)
+        watchdog = watchdogs()
+        watchdog.tick(time.monotonic())
+        assert short_training.state is RunState.CRASHED
+        assert not watchdog.supervises("demo-lora")
+
+    def test_of_a_run_whose_supervisor_died_while_we_were_here(
+        self, short_training: Training, watchdogs: Callable[..., Watchdog]
+    ) -> None:
+        watchdog = watchdogs()
+        watchdog.tick(time.monotonic())
+        started = short_training.run(*PARKED, faults="stop@10")
+        short_training.parked()
+        watchdog.tick(time.monotonic())
+        assert not watchdog.supervises("demo-lora")
+        started.signal(signal.SIGKILL)
+        started.ends()
+        watchdog.tick(time.monotonic() + 60)
+        assert watchdog.supervises("demo-lora")
+
+    def test_a_copy_of_a_living_run_is_left_alone(
+        self, short_training: Training, watchdogs: Callable[..., Watchdog]
+    ) -> None:
+        self.begin_and_vanish(short_training, watchdogs, True)
+        copy = short_training.run_folder.with_name("copy")
+        shutil.copytree(short_training.run_folder, copy, ignore=shutil.ignore_patterns("*-state"))
+        (copy / "train.sh").write_text(
+            (copy / "train.sh").read_text().replace(str(short_training.run_folder), str(copy))
+        )
+        trainer = short_training.trainer()
+        watchdog = watchdogs()
+        watchdog.tick(time.monotonic())
+        copied, _ = Store(copy).read_record()
+        assert copied is not None
+        assert copied.state is RunState.STOPPED
+        assert trainer.is_running()
+        assert watchdog.supervises("demo-lora")
+        assert not watchdog.supervises("copy")
+
+
+def test_the_first_tick_of_a_fresh_fluxgym_without_outputs(tmp_path: Path) -> None:
+    watchdog = Watchdog(tmp_path / "outputs", SETTINGS)
+    watchdog.tick(time.monotonic())
+    assert watchdog.problem == ""
+    clean_up(tmp_path)

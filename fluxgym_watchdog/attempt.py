@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 from fluxgym_watchdog.act.launch import LOG_NAME, read_exit_code
 from fluxgym_watchdog.judge import crash, progress, stall
+from fluxgym_watchdog.judge.warnings import warnings
 from fluxgym_watchdog.observe.checkpoints import CheckpointReader
 from fluxgym_watchdog.observe.gpu import GpuReader
 from fluxgym_watchdog.observe.processes import ProcessReader
@@ -51,7 +53,7 @@ class AttemptWatch:
         if snapshot.tree.training_alive:
             self.finding = stall.judge(self._pulse, snapshot, settings)
         else:
-            self.finding = crash.judge_end(snapshot, self._attempt.started_at if self._attempt else 0.0)
+            self.finding = crash.judge_end(snapshot, self._files_since)
         return snapshot, self.finding
 
     def exit_code(self) -> int | None:
@@ -66,8 +68,15 @@ class AttemptWatch:
         found = [c for c in self.snapshot.checkpoints if c.sound] if self.snapshot else []
         new = [c for c in found if c.stamp not in self._seen_checkpoints]
         self._seen_checkpoints |= {c.stamp for c in new}
-        began_at = self._attempt.started_at if self._attempt else 0.0
-        return [c for c in new if c.saved_at >= began_at]
+        return [c for c in new if c.saved_at >= self._files_since]
+
+    def warnings(self, paces_s: Iterable[float]) -> tuple[str, ...]:
+        """What its owner should know although nothing must be done; `paces_s` are the newest seconds per step."""
+        return warnings(self._pulse, self.snapshot, paces_s) if self._pulse and self.snapshot else ()
+
+    @property
+    def _files_since(self) -> float:
+        return (self._attempt.files_since or self._attempt.started_at) if self._attempt else 0.0
 
     @property
     def step(self) -> int:

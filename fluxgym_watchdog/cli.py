@@ -10,13 +10,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 
 from fluxgym_watchdog import __version__
 from fluxgym_watchdog.act.script import LOOKED_FOR, ScriptError
 from fluxgym_watchdog.act.script import read as read_script
+from fluxgym_watchdog.explain import explain, in_words
 from fluxgym_watchdog.fluxgym.runs import NotARun, find_runs, fluxgym_of, script_of
 from fluxgym_watchdog.journal import LEVELS
 from fluxgym_watchdog.judge.restart import absolute_step
@@ -186,6 +187,12 @@ def checkpoints(options: argparse.Namespace) -> int:
             f"{c.size_bytes / 1e6:8.1f} MB  {saved}  {sound}{', set aside' if quarantined else ''}"
         )
     return _answer(options, found, text or [f"No checkpoints in {folder}."])
+
+
+def explain_log(options: argparse.Namespace) -> int:
+    """Says what a training's log tells: how far it came, how it ended, why, and what to do."""
+    found = explain(options.log, options.exit_code)
+    return _answer(options, asdict(found), [in_words(found)])
 
 
 def _supervise(
@@ -360,6 +367,10 @@ def _parser() -> argparse.ArgumentParser:
     supervising(added, check_interval=30.0, stuck_threshold=300.0, gpu_threshold=5.0)
     added = command("stop", stop)
     added.add_argument("folder", type=Path, metavar="outputs/NAME")
+    added = command("explain", explain_log)
+    added.add_argument("log", type=Path, metavar="LOG")
+    added.add_argument("--exit-code", type=int, metavar="N", help="how the training's shell ended, if you know")
+    added.add_argument("--json", action="store_true", help="as JSON")
     for name, does, default in (
         ("list", list_runs, Path()),
         ("status", status, None),

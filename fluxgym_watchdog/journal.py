@@ -6,13 +6,16 @@ A disk that cannot be written to must not disturb the training: it is said once,
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from statistics import median
 from typing import Any
 
+from fluxgym_watchdog.observe.evidence import gather
 from fluxgym_watchdog.records import (
     Event,
     Finding,
@@ -42,6 +45,8 @@ class Journal:
         self._store, self._clock = store, clock
         self._logger = logging.getLogger(f"fluxgym_watchdog.run.{record.name}")
         self._paces: deque[tuple[float, int]] = deque(maxlen=PACE_STEPS)
+        self._warned: set[str] = set()
+        self._gathering: threading.Thread | None = None
         self._sampled_at = float("-inf")
         self._unwritten: deque[Event] = deque(maxlen=UNWRITTEN_EVENTS)
         self._record_written = self._samples_written = self._status_written = True
@@ -68,8 +73,39 @@ class Journal:
         self._write_events()
 
     def new_attempt(self) -> None:
-        """Forgets the pace of the attempt before."""
+        """Forgets the pace and the warnings of the attempt before."""
         self._paces.clear()
+        self._warned.clear()
+
+    def warn(self, texts: Iterable[str]) -> None:
+        """Puts warnings on the timeline, each once an attempt."""
+        for text in texts:
+            if text not in self._warned:
+                self._warned.add(text)
+                self.tell("warning", text, "act")
+
+    def gather(self, snapshot: Snapshot) -> str:
+        """Begins a closer look in the background, since it takes seconds; returns the name of its folder."""
+        name = time.strftime("%Y%m%d-%H%M%S", time.localtime(self._clock()))
+        self._gathering = threading.Thread(target=self._gather, args=(name, snapshot), daemon=True)
+        self._gathering.start()
+        return f"evidence/{name}"
+
+    @property
+    def gathering(self) -> bool:
+        """Whether a closer look is under way: the processes that it looks at are still needed."""
+        return self._gathering is not None and self._gathering.is_alive()
+
+    @property
+    def paces_s(self) -> tuple[float, ...]:
+        """The newest seconds per step, the newest last."""
+        return tuple((t1 - t0) / (s1 - s0) for (t0, s0), (t1, s1) in pairwise(self._paces))
+
+    def _gather(self, name: str, snapshot: Snapshot) -> None:
+        try:
+            self._store.write_evidence(name, gather(snapshot))
+        except OSError as error:
+            self._logger.error("The evidence cannot be written: %s", error)
 
     def sample(self, snapshot: Snapshot, step: int) -> None:
         """Adds the tick to samples.csv, at most every two seconds."""
@@ -129,8 +165,7 @@ class Journal:
         self._status_written = self._write(lambda: self._store.write_status(seen))
 
     def _seconds_per_step(self) -> float | None:
-        gaps = [(t1 - t0) / (s1 - s0) for (t0, s0), (t1, s1) in pairwise(self._paces)]
-        return median(gaps) if gaps else None
+        return median(self.paces_s) if self.paces_s else None
 
     def _catch_up(self) -> None:
         """Writes what could not be written before, and says so when all of it is."""

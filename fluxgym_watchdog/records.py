@@ -262,6 +262,7 @@ class DecisionKind(str, Enum):
     GATHER_EVIDENCE = "gather evidence"
     STOP_AND_RESTART = "stop and restart"
     RESTART = "restart"
+    STOP_AND_FINISH = "stop and finish"
     FINISH = "finish"
     GIVE_UP = "give up"
     ASK = "ask"
@@ -294,7 +295,8 @@ class Attempt:
     `first_step` is the absolute step it began at, `last_step` the absolute step it reached. `fresh` marks the first
     attempt of a training that began from nothing: checkpoints older than it belong to an earlier training.
     `log_offset` is where its part of training.log begins. `resumed_from` is the stamp of its checkpoint. `process` is
-    the top process, `boot_id` the boot it lives in.
+    the top process, `boot_id` the boot it lives in. `files_since` is `started_at` by the file system's clock, which is
+    not the machine's on a network volume: what is older was not written by this attempt.
     """
 
     number: int
@@ -307,6 +309,7 @@ class Attempt:
     process: ProcessId | None = None
     boot_id: str = ""
     supervised: bool = True
+    files_since: float = 0.0
     ended_at: float | None = None
     exit_code: int | None = None
     outcome: str = ""
@@ -349,8 +352,13 @@ class RunRecord:
 
     @property
     def began_at(self) -> float:
-        """When this training began from nothing; checkpoints older than that are not its own."""
+        """When this training began from nothing."""
         return next((a.started_at for a in reversed(self.attempts) if a.fresh), 0.0)
+
+    @property
+    def files_since(self) -> float:
+        """The same by the clock of the file system; checkpoints older than that are not this training's own."""
+        return next((a.files_since or a.started_at for a in reversed(self.attempts) if a.fresh), 0.0)
 
 
 @dataclass(frozen=True, slots=True)

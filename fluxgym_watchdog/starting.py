@@ -29,6 +29,13 @@ def first_point(
     return next(iter(restart.start_points(record, checkpoints, folder, settings, chosen)), None)
 
 
+def ahead_of(point: StartPoint, record: RunRecord, checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
+    """The stamps of the checkpoints that hold a later step than a starting point."""
+    return tuple(
+        c.stamp for c in checkpoints if (restart.absolute_step(c, record.steps_per_epoch) or 0) > point.first_step
+    )
+
+
 def planned(record: RunRecord, point: StartPoint, run_folder: Path, began_at: float, *, fresh: bool) -> Attempt:
     """The attempt as it is recorded before anything is started: who takes over in between must know of it."""
     return Attempt(
@@ -51,4 +58,5 @@ def start(
     content = train_script.with_options(script, [*saving, *point.options])
     banner = f"[FluxGym Watchdog] attempt {attempt.number}, {point.text}"
     started = launch.launch(run_folder, cwd, attempt.number, content, banner, os.environ)
-    return replace(attempt, process=started.id, log_offset=started.log_offset), started.process
+    attempt = replace(attempt, process=started.id, log_offset=started.log_offset, files_since=started.files_since)
+    return attempt, started.process

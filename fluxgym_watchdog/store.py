@@ -4,6 +4,7 @@
     status.json     what the last tick saw; replaced atomically, not synced: it is worth nothing after a power cut
     events.jsonl    the timeline; appended and synced
     samples.csv     GPU and training over time; appended, thinned when it grows
+    evidence/       what closer looks have found, a folder each
     requests/       one file a request (stop, resume, switch), for whoever holds the run's lock
     lock            held by the operating system for the process that supervises the run
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -28,6 +30,8 @@ from fluxgym_watchdog.records import SCHEMA_VERSION, Event, RunRecord, Sample, S
 __all__ = ["FOLDER", "Held", "Store", "plain"]
 
 FOLDER = ".watchdog"
+
+EVIDENCE_KEPT = 20
 
 
 class Held(Exception):
@@ -120,6 +124,15 @@ class Store:
         """All samples at or after a time, oldest first; lines cut off by a crash are left out."""
         return sample_lines.read(self.folder / "samples.csv", since)
 
+    # evidence/
+
+    def write_evidence(self, name: str, files: Mapping[str, str]) -> None:
+        """Keeps what a closer look has found as evidence/<name>/; the oldest make room. Raises OSError."""
+        for file, text in files.items():
+            self._replace(self.evidence_folder / name / file, text)
+        for old in sorted(p for p in self.evidence_folder.iterdir() if p.is_dir())[:-EVIDENCE_KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+
     # requests/
 
     def request(self, kind: str, **values: str | bool) -> None:
@@ -211,7 +224,7 @@ class Store:
         """
         try:
             self.folder.mkdir(exist_ok=True)
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             yield
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path)) from error

@@ -87,6 +87,8 @@ class Supervision:
         self._chosen: str | None = None
         self._fresh = False
         self._waits = ""
+        self._asked = False
+        self._gathered = ""
 
     @property
     def record(self) -> RunRecord:
@@ -182,8 +184,9 @@ class Supervision:
             self._move(RunState.TRAINING)
         self._learn(snapshot)
         self._journal.sample(snapshot, self._watch.step)
-        ended = finding.kind in (FindingKind.FINISHED, FindingKind.CRASHED)
-        if ended or now - self._saved_at >= SAVE_PROGRESS_EVERY_S:
+        self._journal.warn(self._watch.warnings(self._journal.paces_s))
+        decisive = finding.kind in (FindingKind.FINISHED, FindingKind.CRASHED, FindingKind.STALLED)
+        if decisive or now - self._saved_at >= SAVE_PROGRESS_EVERY_S:
             self._save_progress(now)
         self._follow(finding, before, snapshot, now)
 
@@ -217,15 +220,17 @@ class Supervision:
         elif finding.kind is FindingKind.STALLED:
             if state is not RunState.STALLED:
                 self._move(RunState.STALLED, reason=finding.text, cause="hang", retry=True, advice="")
-                self._journal.tell("stalled", f"Training stuck: {finding.text}.", "bad", _evidence(snapshot))
-            if state is not RunState.STALLED or decision.kind is not DecisionKind.ASK:
+                self._asked = False
+                self._journal.tell("stalled", f"Training stuck: {finding.text}.", "bad", self._evidence(snapshot))
+            if not self._journal.gathering and not (decision.kind is DecisionKind.ASK and self._asked):
                 self._act(decision, now)
         elif finding.kind is FindingKind.SUSPECT and state is RunState.TRAINING:
             self._move(RunState.SUSPECT)
             self._watch.processes.add(())  # the next look shall see children that came since the last scan
-            self._journal.tell("suspect", f"Looking closer: {finding.text}.", "act", _evidence(snapshot))
+            self._journal.tell("suspect", f"Looking closer: {finding.text}.", "act", self._evidence(snapshot))
         elif finding.kind is FindingKind.HEALTHY and state in (RunState.SUSPECT, RunState.STALLED):
             self._move(RunState.TRAINING, reason="", cause="", retry=None)
+            self._gathered = ""
             self._journal.tell("recovered", "The training goes on by itself.", "ok")
         elif finding.kind is FindingKind.BLIND and before.kind is not FindingKind.BLIND:
             self._journal.tell("blind", f"The watchdog {finding.text}.", "bad")
@@ -240,7 +245,7 @@ class Supervision:
             told = {"reason": finding.text, "cause": finding.cause, "advice": finding.advice, "retry": finding.retry}
             self._move(RunState.CRASHED, **told)
             text = f"Training crashed: {finding.text}. {finding.advice}".rstrip()
-            self._journal.tell("crashed", text, "bad", _evidence(snapshot))
+            self._journal.tell("crashed", text, "bad", self._evidence(snapshot, closely=False))
 
     # acting
 
@@ -257,7 +262,10 @@ class Supervision:
             due = self._clock() + decision.delay_s
             self._journal.change(next_start_at=due, restarts=self.record.restarts + 1)
             self._begin_stop(now, RunState.WAITING)
+        elif decision.kind is DecisionKind.STOP_AND_FINISH:
+            self._begin_stop(now, RunState.FINISHED)
         elif decision.kind is DecisionKind.ASK:
+            self._asked = True
             text = "Auto-resume is off, so nothing is done. Resume goes on from the newest checkpoint."
             self._journal.tell("ask", text, "act")
 
@@ -353,7 +361,10 @@ class Supervision:
                 ended_at=self._clock(), last_step=self._watch.step, outcome=self.record.cause or state.value
             )
         self._move(state, stopping_for=None, next_start_at=self.record.next_start_at if not self.done else None)
-        if state is RunState.FAILED:
+        if state is RunState.FINISHED:
+            self._journal.change(reason="", cause="", retry=None, next_start_at=None)
+            self._journal.tell("finished", "Finished: the final weights are saved.", "ok")
+        elif state is RunState.FAILED:
             self._journal.change(next_start_at=None)
             self._journal.tell("failed", f"Given up: {self.record.reason}.", "bad")
         elif state is RunState.STOPPED:
@@ -403,6 +414,8 @@ class Supervision:
                 self._settle(RunState.FAILED)
                 return
             point = found
+            if chosen:
+                self._leave_behind(point)
         attempt = starting.planned(self.record, point, self.run_folder, self._clock(), fresh=fresh)
         self._move(
             RunState.STARTING,
@@ -417,6 +430,7 @@ class Supervision:
             return
         self._journal.change(attempts=(*self.record.attempts[:-1], attempt))
         self._journal.new_attempt()
+        self._gathered = ""
         self._watch = self._watch_attempt(ProcessReader([attempt.process] if attempt.process else []), process)
         if before is None or fresh:
             self._journal.tell("started", f"Training began (attempt {attempt.number}, {point.text}).")
@@ -425,7 +439,18 @@ class Supervision:
             text = f"Attempt {attempt.number} goes on {point.text}; {again} steps to train again."
             self._journal.tell("resumed", text, "ok")
 
+    def _leave_behind(self, point: StartPoint) -> None:
+        """Sets aside what lies ahead of where the user went back to, or the next crash would jump there again."""
+        ahead = starting.ahead_of(point, self.record, self._checkpoints.read())
+        self._journal.change(quarantined=(*self.record.quarantined, *ahead), furthest_step=point.first_step)
+
     # small parts
+
+    def _evidence(self, snapshot: Snapshot, *, closely: bool = True) -> dict[str, object]:
+        """What was seen, for the timeline. A silence is looked at closely, in the background, once."""
+        if closely and not self._gathered:
+            self._gathered = self._journal.gather(snapshot)
+        return {"folder": self._gathered, **_evidence(snapshot)} if self._gathered else _evidence(snapshot)
 
     def _marked(self) -> list[ProcessId]:
         """All processes that come from a launch of ours for this run, wherever they have gone."""

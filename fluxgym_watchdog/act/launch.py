@@ -28,11 +28,15 @@ _POSIX_WRAPPER = 'bash "$1"; code=$?; echo "$code" >"$2.part" && mv "$2.part" "$
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What was started: the process to wait for, and where its output begins in training.log."""
+    """What was started: the process to wait for, and where in training.log and since when its output comes.
+
+    `files_since` is the start by the clock of the file system.
+    """
 
     process: subprocess.Popen[bytes]
     id: ProcessId | None
     log_offset: int
+    files_since: float
 
 
 def launch(run_folder: Path, cwd: Path, number: int, content: bytes, banner: str, environ: Mapping[str, str]) -> Launch:
@@ -45,6 +49,7 @@ def launch(run_folder: Path, cwd: Path, number: int, content: bytes, banner: str
     with (run_folder / LOG_NAME).open("ab") as log:
         log.write(f"{banner}\n".encode())
         log.flush()
+        offset = log.tell()  # before the start: the training shares this file's position
         process = subprocess.Popen(
             _command(attempt_script, exit_file(run_folder, number)),
             cwd=cwd,
@@ -55,7 +60,7 @@ def launch(run_folder: Path, cwd: Path, number: int, content: bytes, banner: str
             start_new_session=os.name != "nt",
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
-        return Launch(process, identify(process.pid), log.tell())
+        return Launch(process, identify(process.pid), offset, attempt_script.stat().st_mtime)
 
 
 def log_size(run_folder: Path) -> int:

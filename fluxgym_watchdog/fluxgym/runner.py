@@ -6,7 +6,8 @@ import logging
 import re
 import shlex
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from fluxgym_watchdog.store import Held, Store
 log = logging.getLogger("fluxgym_watchdog.runner")
 
 FOLLOW_EVERY_S = 0.5
+BAR = re.compile(r"\s*([^|%]*?):?\s*\d+%\|")
+"""A redraw of a progress bar, and what stands before its percentage: `steps:   5%|`."""
 SHOWN_AFTER_JOINING_BYTES = 64_000
 OVER = frozenset({RunState.FINISHED, RunState.STOPPED, RunState.FAILED, RunState.CRASHED})
 
@@ -104,13 +107,24 @@ def _follow(runner: Any, store: Store, offset: int) -> Generator[Any, None, RunR
         if ended is not None:
             lines += follower.rest()
         shown = None
-        for line in lines:
+        for line in without_redraws(lines):
             shown = runner.log(line)
         if shown is not None:
             yield shown
         if ended is not None:
             return ended
         time.sleep(FOLLOW_EVERY_S)
+
+
+def without_redraws(lines: Sequence[str]) -> list[str]:
+    """The lines without those redraws of a progress bar that the next line replaces."""
+    kept = [line for line, after in pairwise(lines) if not (BAR.match(line) and _bar(line) == _bar(after))]
+    return [*kept, *lines[-1:]]
+
+
+def _bar(line: str) -> str:
+    found = BAR.match(line)
+    return found.group(1) if found else ""
 
 
 def _exit_code(record: RunRecord) -> int:

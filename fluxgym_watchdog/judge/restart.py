@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
 from fluxgym_watchdog.judge.causes import CAUSES
+from fluxgym_watchdog.judge.stall import AFTER_THE_END
 from fluxgym_watchdog.records import (
     Checkpoint,
     CheckpointKind,
@@ -38,6 +39,8 @@ def decide(record: RunRecord, finding: Finding, settings: Settings, jitter: floa
     if finding.kind not in (FindingKind.STALLED, FindingKind.CRASHED):
         return Decision(DecisionKind.NOTHING, finding.text)
     quarantine = _to_quarantine(record, finding)
+    if finding.cause == AFTER_THE_END and record.auto_resume:
+        return Decision(DecisionKind.STOP_AND_FINISH, finding.text)
     if finding.kind is FindingKind.CRASHED and finding.retry is False:
         return Decision(DecisionKind.GIVE_UP, finding.text)
     if not record.auto_resume:
@@ -110,7 +113,7 @@ def start_points(
     for checkpoint in sorted(checkpoints, key=lambda c: _order(c, record), reverse=True):
         if chosen is not None and checkpoint.name != chosen:
             continue
-        if checkpoint.saved_at < record.began_at and not (old_ones or chosen):
+        if checkpoint.saved_at < record.files_since and not (old_ones or chosen):
             continue
         if checkpoint.stamp in record.quarantined and not chosen:
             continue

@@ -62,6 +62,8 @@ NO_GPU_WORK = frozenset(
     }
 )
 """Phases in which a busy GPU is another program's, or comes with CPU time of our own: it is no sign of life."""
+AFTER_THE_END = "after the end"
+"""The cause of a stall in which nothing is lost: there is nothing left to train."""
 PIPE_WAITS = ("pipe_write",)
 """Where a trainer hangs whose output nobody reads: there is no way back, its reader is gone."""
 
@@ -73,7 +75,12 @@ def judge(pulse: Pulse, snapshot: Snapshot, settings: Settings) -> Finding:
         return Finding(FindingKind.BLIND, f"cannot see the progress: {snapshot.log.problem}", silence_s=silence)
     spent, due = max((waited / patience, patience) for waited, patience in _clocks(pulse, snapshot, settings))
     if spent >= 1 and pulse.silent_looks > 1:
-        return Finding(FindingKind.STALLED, _words(pulse, snapshot, silence), silence_s=silence, patience_s=due)
+        saved = snapshot.log is not None and snapshot.log.model_saved and snapshot.final_weights_at is not None
+        text = (
+            "the final weights are saved, but the trainer does not end" if saved else _words(pulse, snapshot, silence)
+        )
+        cause = AFTER_THE_END if saved else ""
+        return Finding(FindingKind.STALLED, text, cause, silence_s=silence, patience_s=due)
     if spent >= SUSPECT_SHARE:
         return Finding(FindingKind.SUSPECT, _words(pulse, snapshot, silence), silence_s=silence, patience_s=due)
     if snapshot.gpu.expected and not snapshot.gpu.gpus:

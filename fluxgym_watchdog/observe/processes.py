@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 
+from fluxgym_watchdog.observe import procfs
 from fluxgym_watchdog.records import Process, ProcessId, Role
 
 TRAINER_SUFFIX = "_train_network.py"
@@ -18,20 +19,29 @@ CREATE_TIME_TOLERANCE_S = 2.0
 """A stepped clock moves the create times that the system reports, by far less than a pid takes to come round again."""
 
 
+@dataclass(slots=True)
+class _Known:
+    """A process that is followed; `started_ticks` is None where there is no /proc to compare it with."""
+
+    process: psutil.Process
+    id: ProcessId
+    started_ticks: int | None
+    role: Role = Role.OTHER
+
+
 class ProcessReader:
     """Reads one training's tree again and again. Zombies and processes that end between two calls are left out."""
 
     def __init__(self, roots: Iterable[ProcessId] = ()) -> None:
-        self._known: dict[int, tuple[psutil.Process, ProcessId, Role]] = {}
+        self._known: dict[int, _Known] = {}
         self._scanned_at = float("-inf")
         self.add(roots)
 
     def add(self, roots: Iterable[ProcessId]) -> None:
         """Takes up processes that are alive and are really those; their descendants come with the next scan."""
         for root in roots:
-            process = find(root)
-            if process is not None and root.pid not in self._known:
-                self._known[root.pid] = (process, root, Role.OTHER)
+            if root.pid not in self._known:
+                self._take_up(root)
         self._scanned_at = float("-inf")
 
     def read(self, now: float) -> tuple[Process, ...]:
@@ -44,38 +54,38 @@ class ProcessReader:
             seen = self._sample()
         return tuple(sorted(seen, key=lambda p: p.id.pid))
 
+    def _take_up(self, identity: ProcessId) -> None:
+        stat, process = procfs.read_stat(identity.pid), find(identity)
+        if process is not None:
+            self._known[identity.pid] = _Known(process, identity, stat.started_ticks if stat else None)
+
     def _sample(self) -> list[Process]:
-        seen = []
-        for pid, (process, identity, role) in list(self._known.items()):
-            sample = _sample(process, identity, role)
-            if sample is None:
-                del self._known[pid]
-            else:
-                seen.append(sample)
-        return seen
+        samples = {pid: _sample(known) for pid, known in self._known.items()}
+        self._known = {pid: known for pid, known in self._known.items() if samples[pid] is not None}
+        return [sample for sample in samples.values() if sample is not None]
 
     def _scan(self) -> None:
-        children: dict[int, list[int]] = {}
-        for pid, parent in _parents():
-            children.setdefault(parent, []).append(pid)
+        if not self._known:
+            return
         reached, queue = set(self._known), list(self._known)
+        children_of = _children_lookup()
         while queue:
-            for pid in children.get(queue.pop(), ()):
+            for pid in children_of(queue.pop()):
                 if pid not in reached:
                     reached.add(pid)
                     queue.append(pid)
         for pid in reached - set(self._known):
             identity = identify(pid)
-            if identity is not None and (process := find(identity)) is not None:
-                self._known[pid] = (process, identity, Role.OTHER)
+            if identity is not None:
+                self._take_up(identity)
         self._assign_roles()
 
     def _assign_roles(self) -> None:
         # Roles are given once: when a trainer dies its workers get another parent, and would look like trainers.
-        lines = {pid: _command_line(process) for pid, (process, _, _) in self._known.items()}
-        for pid, (process, identity, role) in self._known.items():
-            if role is Role.OTHER:
-                self._known[pid] = (process, identity, role_of(lines[pid], lines.get(_parent_pid(process), [])))
+        lines = {pid: _command_line(known.process) for pid, known in self._known.items()}
+        for pid, known in self._known.items():
+            if known.role is Role.OTHER:
+                known.role = role_of(lines[pid], lines.get(_parent_pid(known.process), []))
 
 
 def role_of(command_line: list[str], parents_command_line: list[str]) -> Role:
@@ -164,7 +174,29 @@ def with_wait_channels(processes: Iterable[Process]) -> tuple[Process, ...]:
     return tuple(replace(p, wchan=wait_channel(p.id.pid)) for p in processes)
 
 
-def _sample(process: psutil.Process, identity: ProcessId, role: Role) -> Process | None:
+def _sample(known: _Known) -> Process | None:
+    stat = procfs.read_stat(known.id.pid)
+    if stat is None or known.started_ticks is None:
+        return _sample_through_psutil(known)
+    if stat.status in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD) or stat.started_ticks != known.started_ticks:
+        return None
+    read_bytes, write_bytes = procfs.read_io(known.id.pid) or (None, None)
+    return Process(
+        id=known.id,
+        parent_pid=stat.parent_pid,
+        role=known.role,
+        name=stat.name,
+        status=stat.status,
+        cpu_s=stat.cpu_s,
+        read_bytes=read_bytes,
+        write_bytes=write_bytes,
+        rss_bytes=stat.rss_bytes,
+        wchan=wait_channel(known.id.pid) if known.role in (Role.TRAINER, Role.WORKER) else "",
+    )
+
+
+def _sample_through_psutil(known: _Known) -> Process | None:
+    process = known.process
     try:
         with process.oneshot():
             status = process.status()
@@ -173,40 +205,38 @@ def _sample(process: psutil.Process, identity: ProcessId, role: Role) -> Process
             times = process.cpu_times()
             read_bytes, write_bytes = _io(process)
             return Process(
-                id=identity,
+                id=known.id,
                 parent_pid=process.ppid(),
-                role=role,
+                role=known.role,
                 name=process.name(),
                 status=str(status),
                 cpu_s=times.user + times.system,
                 read_bytes=read_bytes,
                 write_bytes=write_bytes,
                 rss_bytes=process.memory_info().rss,
-                wchan=wait_channel(process.pid) if role in (Role.TRAINER, Role.WORKER) else "",
             )
     except psutil.NoSuchProcess:
         return None
     except psutil.AccessDenied:
-        return Process(identity, 0, role, "?", "unknown")
+        return Process(known.id, 0, known.role, "?", "unknown")
 
 
 def _io(process: psutil.Process) -> tuple[int | None, int | None]:
     try:
         counters = process.io_counters()
-    except (psutil.AccessDenied, AttributeError, NotImplementedError, OSError):
+    except (psutil.Error, AttributeError, NotImplementedError, OSError):
         return None, None
-    # On Linux the *_chars count what network file systems and the page cache serve as well.
-    return (
-        int(getattr(counters, "read_chars", counters.read_bytes)),
-        int(getattr(counters, "write_chars", counters.write_bytes)),
-    )
+    return int(counters.read_bytes), int(counters.write_bytes)
 
 
-def _parents() -> Iterator[tuple[int, int]]:
+def _children_lookup() -> Callable[[int], Iterable[int]]:
+    """From a pid to its children's: asked of the kernel one by one, or looked up in one list of the whole machine."""
+    if procfs.children(os.getpid()) is not None:
+        return lambda pid: procfs.children(pid) or ()
+    table: dict[int, list[int]] = {}
     for process in psutil.process_iter(["ppid"]):
-        parent = process.info["ppid"]
-        if parent is not None:
-            yield process.pid, parent
+        table.setdefault(process.info["ppid"] or 0, []).append(process.pid)
+    return lambda pid: table.get(pid, ())
 
 
 def _parent_pid(process: psutil.Process) -> int:

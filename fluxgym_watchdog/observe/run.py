@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,12 @@ from fluxgym_watchdog.observe.gpu import GpuReader, gpus_of_run
 from fluxgym_watchdog.observe.machine import read_host
 from fluxgym_watchdog.observe.processes import ProcessReader
 from fluxgym_watchdog.observe.trainlog import LogFollower
-from fluxgym_watchdog.records import Checkpoint, ProcessTree, Snapshot
+from fluxgym_watchdog.records import Checkpoint, Host, ProcessTree, Snapshot
+
+HOST_EVERY_S = 5.0
+"""Memory and disk change slowly; asking for them costs as much as a process."""
+CHECKPOINT_DUTY = 50
+"""Looking through thousands of checkpoints takes a tenth of a second: at most a fiftieth of the time goes into it."""
 
 
 class RunObserver:
@@ -29,6 +35,10 @@ class RunObserver:
         self.processes = processes
         self._run_folder, self._log, self._checkpoints, self._gpu = run_folder, log, checkpoints, gpu
         self._exit_code, self._visible_gpus = exit_code, visible_gpus
+        self._host: Host | None = None
+        self._host_due = self._checkpoints_due = float("-inf")
+        self._seen: tuple[Checkpoint, ...] = ()
+        self._final_weights_at: float | None = None
 
     def look(self, now: float, clock: float) -> Snapshot:
         """The snapshot at monotonic time `now`, which is `clock` on the wall."""
@@ -39,6 +49,7 @@ class RunObserver:
         # What has ended has said its last word: all of it is read before it is judged.
         progress = self._log.poll(everything=not tree.training_alive) if self._log else None
         reading = self._gpu.read()
+        self._look_at_files(now, at_once=not tree.training_alive)
         return Snapshot(
             monotonic_at=now,
             at=clock,
@@ -46,11 +57,16 @@ class RunObserver:
             log=progress,
             gpu=reading,
             run_gpus=gpus_of_run(reading, [p.id.pid for p in tree.processes], self._visible_gpus),
-            checkpoints=self.checkpoints(),
-            final_weights_at=self._checkpoints.final_weights_at(),
-            host=read_host(self._run_folder),
+            checkpoints=self._seen,
+            final_weights_at=self._final_weights_at,
+            host=self._host,
         )
 
-    def checkpoints(self) -> tuple[Checkpoint, ...]:
-        """The run's checkpoints as they are now."""
-        return self._checkpoints.read()
+    def _look_at_files(self, now: float, *, at_once: bool) -> None:
+        if at_once or now >= self._checkpoints_due:
+            begun = time.perf_counter()
+            self._seen = self._checkpoints.read()
+            self._final_weights_at = self._checkpoints.final_weights_at()
+            self._checkpoints_due = now + CHECKPOINT_DUTY * (time.perf_counter() - begun)
+        if now >= self._host_due:
+            self._host, self._host_due = read_host(self._run_folder), now + HOST_EVERY_S

@@ -45,7 +45,7 @@ class AttemptWatch:
 
     def look(self, now: float, clock: float, record: RunRecord, settings: Settings) -> tuple[Snapshot, Finding]:
         """Looks once, at monotonic time `now` which is `clock` on the wall, and judges."""
-        self.snapshot = snapshot = self._observer.look(now, clock)
+        self.snapshot = snapshot = self._observer.look(now, clock, settings.check_interval)
         if self._pulse is None:
             self._pulse = progress.begin(snapshot, record.learned)
         else:

@@ -6,7 +6,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
 from typing import Any, TypeVar, cast
@@ -16,7 +16,7 @@ Record = TypeVar("Record")
 
 def plain(record: Any) -> dict[str, Any]:
     """A record as JSON can hold it; what JSON does not know (NaN, infinity) becomes None."""
-    return {key: _plain(found) for key, found in asdict(record).items()}
+    return cast(dict[str, Any], _plain(record))
 
 
 def decode(kind: type[Record], found: Any) -> Record:
@@ -39,9 +39,16 @@ def decode(kind: type[Record], found: Any) -> Record:
         raise ValueError(str(error)) from error
 
 
+@cache
+def _names(kind: Any) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(kind))
+
+
 def _plain(found: Any) -> Any:
     if isinstance(found, Enum):
         return found.value
+    if is_dataclass(found) and not isinstance(found, type):
+        return {name: _plain(getattr(found, name)) for name in _names(type(found))}
     if isinstance(found, Mapping):
         return {str(key): _plain(value) for key, value in found.items()}
     if isinstance(found, (list, tuple)):

@@ -161,17 +161,9 @@ def find(identity: ProcessId) -> psutil.Process | None:
         return None
 
 
-def wait_channel(pid: int) -> str:
-    """The kernel function in which a process sleeps (Linux; '' elsewhere); `pipe_write`: nobody reads its pipe."""
-    try:
-        return Path(f"/proc/{pid}/wchan").read_text().strip("0")
-    except OSError:
-        return ""
-
-
 def with_wait_channels(processes: Iterable[Process]) -> tuple[Process, ...]:
     """The processes with `wchan` filled in."""
-    return tuple(replace(p, wchan=wait_channel(p.id.pid)) for p in processes)
+    return tuple(replace(p, wchan=procfs.wait_channel(p.id.pid)) for p in processes)
 
 
 def _sample(known: _Known) -> Process | None:
@@ -191,7 +183,7 @@ def _sample(known: _Known) -> Process | None:
         read_bytes=read_bytes,
         write_bytes=write_bytes,
         rss_bytes=stat.rss_bytes,
-        wchan=wait_channel(known.id.pid) if known.role in (Role.TRAINER, Role.WORKER) else "",
+        wchan=procfs.wait_channel(known.id.pid) if known.role in (Role.TRAINER, Role.WORKER) else "",
     )
 
 

@@ -15,6 +15,8 @@ from fluxgym_watchdog.records import Checkpoint, Host, ProcessTree, Snapshot
 
 HOST_EVERY_S = 5.0
 """Memory and disk change slowly; asking for them costs as much as a process."""
+FILE_TICKS = 2
+"""Files are looked at every so many ticks: a checkpoint comes every few minutes at the most."""
 CHECKPOINT_DUTY = 50
 """Looking through thousands of checkpoints takes a tenth of a second: at most a fiftieth of the time goes into it."""
 
@@ -40,8 +42,8 @@ class RunObserver:
         self._seen: tuple[Checkpoint, ...] = ()
         self._final_weights_at: float | None = None
 
-    def look(self, now: float, clock: float) -> Snapshot:
-        """The snapshot at monotonic time `now`, which is `clock` on the wall."""
+    def look(self, now: float, clock: float, interval_s: float) -> Snapshot:
+        """The snapshot at monotonic time `now`, which is `clock` on the wall; the next one comes in `interval_s`."""
         # The exit code first: a training that ends between the two reads then looks alive for one more tick, instead
         # of dead without an exit code.
         exit_code = self._exit_code()
@@ -49,7 +51,7 @@ class RunObserver:
         # What has ended has said its last word: all of it is read before it is judged.
         progress = self._log.poll(everything=not tree.training_alive) if self._log else None
         reading = self._gpu.read()
-        self._look_at_files(now, at_once=not tree.training_alive)
+        self._look_at_files(now, (FILE_TICKS - 0.5) * interval_s, at_once=not tree.training_alive)
         return Snapshot(
             monotonic_at=now,
             at=clock,
@@ -62,11 +64,12 @@ class RunObserver:
             host=self._host,
         )
 
-    def _look_at_files(self, now: float, *, at_once: bool) -> None:
+    def _look_at_files(self, now: float, every_s: float, *, at_once: bool) -> None:
         if at_once or now >= self._checkpoints_due:
             begun = time.perf_counter()
             self._seen = self._checkpoints.read()
             self._final_weights_at = self._checkpoints.final_weights_at()
-            self._checkpoints_due = now + CHECKPOINT_DUTY * (time.perf_counter() - begun)
+            took = time.perf_counter() - begun
+            self._checkpoints_due = now + max(every_s, CHECKPOINT_DUTY * took)
         if now >= self._host_due:
             self._host, self._host_due = read_host(self._run_folder), now + HOST_EVERY_S

@@ -1,0 +1,106 @@
+"""Linux's /proc, read directly: a look at a process costs a fifth of what it costs through psutil.
+
+Every function answers None where there is no /proc, no such process, or no permission; psutil then does it. The
+fields are those of proc(5).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+
+STATES = {
+    "R": "running",
+    "S": "sleeping",
+    "D": "disk-sleep",
+    "T": "stopped",
+    "t": "tracing-stop",
+    "I": "idle",
+    "Z": "zombie",
+    "X": "dead",
+}
+"""The kernel's letters in psutil's words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What /proc/<pid>/stat tells; `started_ticks` counts from the boot and, with the pid, names a process."""
+
+    name: str
+    status: str
+    parent_pid: int
+    cpu_s: float
+    started_ticks: int
+    rss_bytes: int
+
+
+def read_stat(pid: int) -> Stat | None:
+    """One process's state at this moment."""
+    try:
+        text = _read(f"/proc/{pid}/stat").decode("utf-8", "replace")
+    except OSError:
+        return None
+    # The name stands in brackets and may itself hold brackets and spaces.
+    head, _, tail = text.rpartition(")")
+    field = tail.split()
+    if len(field) < 22:
+        return None
+    return Stat(
+        name=head.partition("(")[2],
+        status=STATES.get(field[0], field[0]),
+        parent_pid=int(field[1]),
+        cpu_s=(int(field[11]) + int(field[12])) / _TICKS_PER_S,
+        started_ticks=int(field[19]),
+        rss_bytes=int(field[21]) * _PAGE_BYTES,
+    )
+
+
+def read_io(pid: int) -> tuple[int, int] | None:
+    """Bytes read and written so far.
+
+    Of the two counts the kernel keeps the larger is taken: what a network file system or the page cache serves is not
+    in `read_bytes`, what is mapped or swapped in is not in `rchar`.
+    """
+    try:
+        lines = _read(f"/proc/{pid}/io").decode("ascii").splitlines()
+        count = {name: int(value) for name, _, value in (line.partition(": ") for line in lines)}
+        return max(count["rchar"], count["read_bytes"]), max(count["wchar"], count["write_bytes"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def children(pid: int) -> list[int] | None:
+    """The pids of a process's children. None also where the kernel was built without CONFIG_PROC_CHILDREN."""
+    found: list[int] = []
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 - names are enough
+        found += map(int, _read(f"/proc/{pid}/task/{pid}/children").split())
+    except (OSError, ValueError):
+        return None
+    for thread in threads:
+        if thread != str(pid):
+            with contextlib.suppress(OSError, ValueError):  # threads come and go
+                found += map(int, _read(f"/proc/{pid}/task/{thread}/children").split())
+    return found
+
+
+def wait_channel(pid: int) -> str:
+    """The kernel function in which a process sleeps ('': not readable); `pipe_write`: nobody reads its pipe."""
+    try:
+        return _read(f"/proc/{pid}/wchan").decode("ascii", "replace").strip("0")
+    except OSError:
+        return ""
+
+
+def _read(path: str) -> bytes:
+    # Without pathlib and without buffers: a tick reads some twenty of these, and that was half of its cost.
+    file = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(file, 1 << 16)
+    finally:
+        os.close(file)
+
+
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096

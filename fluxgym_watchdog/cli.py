@@ -166,6 +166,7 @@ def status(options: argparse.Namespace) -> int:
     text += [f"attempt {len(record.attempts)}, auto-resume {'on' if record.auto_resume else 'off'}"]
     text += [f"{record.reason}. {record.advice}".strip()] if record.reason else []
     text += [str(found["problem"])] if found["problem"] else []
+    text += [f"No GPU can be read: {seen.gpu_problem}"] if seen and seen.gpu_problem else []
     if record.state in LIVE_STATES and not held:
         text += ["Nobody watches this run at the moment."]
     return _answer(options, found, text)

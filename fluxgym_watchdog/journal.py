@@ -160,7 +160,8 @@ class Journal:
             checkpoints=snapshot.checkpoints if snapshot else (),
             host=snapshot.host if snapshot else None,
             next_start_at=record.next_start_at,
-            problem=" ".join(p for p in (problem, self.problem, _blindness(snapshot, finding)) if p),
+            problem=" ".join(p for p in (problem, self.problem, _blindness(finding)) if p),
+            gpu_problem=snapshot.gpu.problem if snapshot and not snapshot.gpu.gpus else "",
         )
         self._status_written = self._write(lambda: self._store.write_status(seen))
 
@@ -196,9 +197,5 @@ class Journal:
         return True
 
 
-def _blindness(snapshot: Snapshot | None, finding: Finding) -> str:
-    if finding.kind is FindingKind.BLIND:
-        return f"The watchdog {finding.text}."
-    if snapshot is not None and not snapshot.gpu.gpus and snapshot.gpu.problem:
-        return f"No GPU can be read: {snapshot.gpu.problem}"
-    return ""
+def _blindness(finding: Finding) -> str:
+    return f"The watchdog {finding.text}." if finding.kind is FindingKind.BLIND else ""

@@ -396,7 +396,8 @@ class Sample:
 class Status:
     """What the last tick saw, for whoever looks: the tab, the command line, another process.
 
-    `step` is of the run, over all attempts; `problem` says that the watcher cannot see or has failed itself.
+    `step` is of the run, over all attempts. `problem` says that the watcher cannot see the training or has failed
+    itself, `gpu_problem` why no GPU can be read.
     """
 
     at: float
@@ -421,3 +422,4 @@ class Status:
     host: Host | None
     next_start_at: float | None = None
     problem: str = ""
+    gpu_problem: str = ""

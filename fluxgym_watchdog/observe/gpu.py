@@ -73,7 +73,7 @@ class GpuReader:
         by_smi = self._ask_smi()
         if by_smi.gpus:
             return self._seen("nvidia-smi", by_smi)
-        return GpuReading(problem=f"No GPU can be read: {by_nvml.problem}; {by_smi.problem}.", expected=self._expected)
+        return GpuReading(problem=f"{by_nvml.problem}; {by_smi.problem}", expected=self._expected)
 
     def _seen(self, source: str, answer: GpuAnswer) -> GpuReading:
         self._expected = True

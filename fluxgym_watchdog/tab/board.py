@@ -161,7 +161,7 @@ class Board:
         every_s = min(10.0, shown.bucket_s / 2)
         status = seen.status
         newest = samples[-1].at if samples else 0.0
-        source = (status.gpu_source, status.problem, len(status.gpus)) if status else None
+        source = (status.gpu_source, status.gpu_problem, len(status.gpus)) if status else None
         key = (newest // every_s, shown.start // every_s, len(seen.events), seen.events[-1:], source)
         drawn = self._drawn.get((folder, span))
         if drawn is None or drawn.key != key:

@@ -24,7 +24,6 @@ MARKS = 40
 
 _GIB = 1024**3
 _COLOURS = 6
-_UNREADABLE = "No GPU can be read: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +59,8 @@ def gpu_panel(
         '<p class="wd-note wd-act">Simulated GPU: these values are invented, for trying out.</p>' if simulated else ""
     )
     unseen = status is not None and status.gpu_source == "none" and (bool(samples) and samples[-1].gpu < 0)
-    if status is not None and (unseen or status.problem.startswith(_UNREADABLE)):
-        why = status.problem.removeprefix(_UNREADABLE).rstrip(".")
+    if status is not None and (unseen or status.gpu_problem):
+        why = status.gpu_problem.rstrip(".")
         text = f"No NVIDIA GPU can be read{': ' if why else ''}{why}. Progress is judged by the log alone."
         note = f'<p class="wd-note wd-act">{escape(text)}</p>'
     seen = [s for s in series.within(samples, shown) if s.gpu >= 0]

@@ -52,7 +52,7 @@ def card(seen: Seen, pace: Pace | None, now: float) -> str:
         if status and status.finding is FindingKind.BLIND and seen.live:
             label, tone = "Cannot see the training", "act"
         says_html = f'<p class="wd-says">{escape(says)}</p>' if says else ""
-    if status and status.problem and not _only_the_gpu(status):
+    if status and status.problem:
         says_html += f'<p class="wd-says wd-act">{escape(sentence(status.problem))}</p>'
     if seen.state in _EXPLAINED and record.reason:
         reason = sentence(record.reason)
@@ -64,11 +64,6 @@ def card(seen: Seen, pace: Pace | None, now: float) -> str:
         body.append(f'<p class="wd-says wd-act">Next start in <b>{until(waiting_until, now)}</b>.</p>')
     body += [_progress(record, status), _numbers(seen, pace, now)]
     return _card(seen, now, tone, label, "".join(body))
-
-
-def _only_the_gpu(status: Status) -> bool:
-    """Whether the problem is nothing but the GPU that cannot be read, which the GPU's own panel says."""
-    return status.gpu_source == "none" and status.problem.startswith("No GPU can be read")
 
 
 def host(seen: Seen) -> str:

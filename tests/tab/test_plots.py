@@ -116,7 +116,7 @@ def test_a_simulated_gpu_says_so_in_every_title(make_samples: Samples, make_stat
 
 def test_without_a_gpu_the_panel_says_why(make_samples: Samples, make_status: Callable[..., Status]) -> None:
     samples = make_samples(50, NOW, gpu=-1, utilization_percent=None)
-    html = gpu(samples, status=make_status(gpu_source="none", gpus=(), problem="no <driver>"))
+    html = gpu(samples, status=make_status(gpu_source="none", gpus=(), gpu_problem="no <driver>"))
     assert "No NVIDIA GPU can be read: no &lt;driver&gt;" in html
     assert not figures(html)
 

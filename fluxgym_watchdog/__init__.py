@@ -19,7 +19,8 @@ __all__ = ["mount", "supervise"]
 log = logging.getLogger("fluxgym_watchdog")
 Runner = TypeVar("Runner", bound=type)
 
-_running: dict[Path, Watchdog] = {}
+_running: dict[Path, tuple[Watchdog, str]] = {}
+"""A FluxGym folder's watchdog, and what is wrong with the folder's settings."""
 _lock = threading.Lock()
 
 
@@ -27,19 +28,23 @@ def supervise(runner: Runner) -> Runner:
     """A LogsViewRunner whose trainings are launched, watched and healed by the watchdog; all else stays the same."""
     from fluxgym_watchdog.fluxgym.runner import supervised  # noqa: PLC0415 - app.py's start stays quick
 
-    return supervised(runner, lambda script: _watchdog(script.parent.parent.parent).train(script))  # type: ignore[return-value]
+    return supervised(runner, lambda script: _watchdog(script.parent.parent.parent)[0].train(script))  # type: ignore[return-value]
 
 
 def mount(root: str | Path) -> None:
     """Adds the Watchdog tab to the gr.Tabs() that is open, for the FluxGym folder `root`, and begins to watch."""
     from fluxgym_watchdog.tab import build  # noqa: PLC0415 - app.py's start stays quick
 
-    watchdog = _watchdog(Path(root).absolute())
-    build(Path(root).absolute(), watchdog.outputs, watchdog.settings)
+    watchdog, settings_problem = _watchdog(Path(root).absolute())
+
+    def problem() -> str:
+        return " ".join(text for text in (settings_problem, watchdog.problem) if text)
+
+    build(Path(root).absolute(), watchdog.outputs, watchdog.settings, problem)
 
 
-def _watchdog(root: Path) -> Watchdog:
-    """The running watchdog of a FluxGym folder; there is one."""
+def _watchdog(root: Path) -> tuple[Watchdog, str]:
+    """The running watchdog of a FluxGym folder, there is one; and what is wrong with the folder's settings."""
     from fluxgym_watchdog.settings import Settings, SettingsError, load  # noqa: PLC0415
     from fluxgym_watchdog.watchdog import Watchdog  # noqa: PLC0415
 
@@ -50,7 +55,7 @@ def _watchdog(root: Path) -> Watchdog:
             except SettingsError as error:
                 settings, problem = Settings(), f"{error}. The defaults are used."
                 log.error("%s", problem)
-            _running[root] = Watchdog(root / "outputs", settings)
-            _running[root].problem = problem
-            _running[root].start()
+            watchdog = Watchdog(root / "outputs", settings)
+            watchdog.start()
+            _running[root] = watchdog, problem
         return _running[root]

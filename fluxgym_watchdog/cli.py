@@ -18,11 +18,11 @@ from fluxgym_watchdog import __version__
 from fluxgym_watchdog.act.script import LOOKED_FOR, ScriptError
 from fluxgym_watchdog.act.script import read as read_script
 from fluxgym_watchdog.explain import explain, in_words
-from fluxgym_watchdog.fluxgym.runs import NotARun, find_runs, fluxgym_of, script_of
+from fluxgym_watchdog.fluxgym.runs import NotARun, expected_script, find_runs, fluxgym_of, script_of
 from fluxgym_watchdog.journal import LEVELS
 from fluxgym_watchdog.judge.restart import absolute_step
 from fluxgym_watchdog.observe.checkpoints import CheckpointReader
-from fluxgym_watchdog.records import LIVE_STATES, Checkpoint, CheckpointKind, RunRecord, RunState
+from fluxgym_watchdog.records import LIVE_STATES, Checkpoint, CheckpointKind, RunRecord, RunState, Status
 from fluxgym_watchdog.settings import Settings, SettingsError, load, with_values
 from fluxgym_watchdog.store import Held, Store, plain
 from fluxgym_watchdog.watchdog import Watchdog
@@ -78,7 +78,10 @@ def resume(options: argparse.Namespace) -> int:
 def watch(options: argparse.Namespace) -> int:
     """Takes over a training that is running, or waits for one, and stays with it to the end."""
     folder = _run_folder(options.output_dir)
-    script = _script(options.train_script or script_of(folder))
+    try:
+        script = _script(options.train_script or script_of(folder))
+    except NotARun as error:
+        raise NotARun(f"{error}; if its script lies elsewhere, name it with --train-script") from error
     store = Store(folder)
     _say(f"Watching {folder}, auto-resume {'on' if options.auto_resume else 'off'}.")
     interrupt, waiting = _interrupts(), False
@@ -103,11 +106,10 @@ def stop(options: argparse.Namespace) -> int:
     """Stops a run's training, whoever supervises it."""
     folder = _run_folder(options.folder)
     store, asked = Store(folder), False
-    script = _script(script_of(folder))
     while True:
         watchdog = _watchdog(folder, options)
         try:
-            if watchdog.watch(script, folder) is None:
+            if watchdog.watch(expected_script(folder), folder, strict=False) is None:
                 break
             watchdog.end(folder.name)
             asked = True
@@ -138,7 +140,7 @@ def list_runs(options: argparse.Namespace) -> int:
     rows = []
     for folder in find_runs(outputs):
         record, problem = Store(folder).read_record()
-        step = record.attempt.last_step if record and record.attempt else 0
+        step = _step(record, Store(folder).read_status())
         state = record.state.value if record else "never watched"
         total = record.total_steps if record else None
         rows.append({"name": folder.name, "state": state, "step": step, "total_steps": total, "problem": problem})
@@ -153,8 +155,10 @@ def status(options: argparse.Namespace) -> int:
     record, problem = store.read_record()
     seen, held = store.read_status(), store.is_held()
     if record is None:
+        if not problem:
+            script_of(folder)  # a folder that is no run has neither
         record = RunRecord(folder.name)
-    step = seen.step if seen else (record.attempt.last_step if record.attempt else 0)
+    step = _step(record, seen)
     found = {
         **plain(record),
         "step": step,
@@ -182,10 +186,11 @@ def checkpoints(options: argparse.Namespace) -> int:
         quarantined = c.stamp in record.quarantined
         found.append({**plain(c), "step": step, "quarantined": quarantined})
         saved = datetime.fromtimestamp(c.saved_at).strftime("%Y-%m-%d %H:%M:%S")
+        earlier = ", of an earlier training" if c.saved_at < record.files_since else ""
         sound = "sound" if c.sound else f"not sound: {c.reason}"
         text.append(
             f"{c.kind.value:<8} {c.name:<40} epoch {c.epoch or '?':<4} step {step or '?':<6} "
-            f"{c.size_bytes / 1e6:8.1f} MB  {saved}  {sound}{', set aside' if quarantined else ''}"
+            f"{_size(c.size_bytes):>9}  {saved}  {sound}{', set aside' if quarantined else ''}{earlier}"
         )
     return _answer(options, found, text or [f"No checkpoints in {folder}."])
 
@@ -211,7 +216,8 @@ def _supervise(
         try:
             if begin(watchdog) is None:
                 return STOPPED if interrupt.is_set() else _exit_code(store.read_record()[0])
-            watchdog.set_auto_resume(name, options.auto_resume)
+            if options.auto_resume or options.command is not resume:  # resuming keeps the run's own switch
+                watchdog.set_auto_resume(name, options.auto_resume)
             return _stay(watchdog, name, interrupt, ends_training=ends_training)
         except Held:
             _say(f"{store.run_folder} is already supervised by another process; showing what happens.")
@@ -291,6 +297,16 @@ def _script(path: Path) -> Path:
         raise ScriptError(f"{path}: {error.strerror or error}; looked for {LOOKED_FOR}") from error
     fluxgym_of(path.parent)
     return path
+
+
+def _step(record: RunRecord | None, seen: Status | None) -> int:
+    if seen is not None:
+        return seen.step
+    return record.attempt.last_step if record and record.attempt else 0
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 1e5 else f"{size_bytes / 1e3:.1f} kB"
 
 
 def _run_folder(path: Path) -> Path:

@@ -22,6 +22,7 @@ from fluxgym_watchdog.records import (
     FindingKind,
     Phase,
     RunRecord,
+    RunState,
     Sample,
     Snapshot,
     Status,
@@ -33,6 +34,10 @@ PACE_STEPS = 40
 """Seconds per step are the median over about so many looks in which a step was made."""
 UNWRITTEN_EVENTS = 200
 """How many lines of the timeline are kept for a disk that cannot be written to at the moment."""
+GATHERING_LIMIT_S = 45.0
+"""A closer look that takes longer is not waited for: a hung training must be ended."""
+WATCHED = frozenset({RunState.STARTING, RunState.TRAINING, RunState.SUSPECT, RunState.STALLED, RunState.STOPPING})
+"""States in which the processes last seen may still be there."""
 LEVELS = {"bad": logging.ERROR, "act": logging.WARNING}
 
 
@@ -47,6 +52,7 @@ class Journal:
         self._paces: deque[tuple[float, int]] = deque(maxlen=PACE_STEPS)
         self._warned: set[str] = set()
         self._gathering: threading.Thread | None = None
+        self._gathering_since = 0.0
         self._sampled_at = float("-inf")
         self._unwritten: deque[Event] = deque(maxlen=UNWRITTEN_EVENTS)
         self._record_written = self._samples_written = self._status_written = True
@@ -87,6 +93,7 @@ class Journal:
     def gather(self, snapshot: Snapshot) -> str:
         """Begins a closer look in the background, since it takes seconds; returns the name of its folder."""
         name = time.strftime("%Y%m%d-%H%M%S", time.localtime(self._clock()))
+        self._gathering_since = time.monotonic()
         self._gathering = threading.Thread(target=self._gather, args=(name, snapshot), daemon=True)
         self._gathering.start()
         return f"evidence/{name}"
@@ -94,7 +101,9 @@ class Journal:
     @property
     def gathering(self) -> bool:
         """Whether a closer look is under way: the processes that it looks at are still needed."""
-        return self._gathering is not None and self._gathering.is_alive()
+        if self._gathering is None or not self._gathering.is_alive():
+            return False
+        return time.monotonic() - self._gathering_since < GATHERING_LIMIT_S
 
     @property
     def paces_s(self) -> tuple[float, ...]:
@@ -104,8 +113,8 @@ class Journal:
     def _gather(self, name: str, snapshot: Snapshot) -> None:
         try:
             self._store.write_evidence(name, gather(snapshot))
-        except OSError as error:
-            self._logger.error("The evidence cannot be written: %s", error)
+        except Exception:  # the edge of a thread: the training's fate does not hang on its evidence
+            self._logger.exception("The evidence could not be gathered.")
 
     def sample(self, snapshot: Snapshot, step: int) -> None:
         """Adds the tick to samples.csv, at most every two seconds."""
@@ -154,7 +163,7 @@ class Journal:
             heartbeat_at=self._clock() - silence_s if snapshot else None,
             count=progress.count if progress else 0,
             count_total=progress.count_total if progress else None,
-            processes=len(snapshot.tree.processes) if snapshot else 0,
+            processes=len(snapshot.tree.processes) if snapshot and record.state in WATCHED else 0,
             gpu_source=snapshot.gpu.source if snapshot else "none",
             gpus=snapshot.gpu.gpus if snapshot else (),
             checkpoints=snapshot.checkpoints if snapshot else (),

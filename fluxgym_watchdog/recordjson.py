@@ -12,6 +12,8 @@ from functools import cache
 from typing import Any, TypeVar, cast
 
 Record = TypeVar("Record")
+LARGEST_NUMBER = 10**18
+"""More than any count, size or time that a record holds."""
 
 
 def plain(record: Any) -> dict[str, Any]:
@@ -79,6 +81,8 @@ def _value(declared: Any, found: Any) -> Any:
     if is_dataclass(declared):
         return decode(cast(type, declared), found)
     if declared is float and type(found) is int:
+        if abs(found) > LARGEST_NUMBER:
+            raise ValueError(f"{str(found)[:20]}… is too large")
         return float(found)
     if type(found) is not declared:
         raise ValueError(f"{found!r:.80} is not {getattr(declared, '__name__', declared)}")

@@ -322,7 +322,8 @@ class RunRecord:
     `restarts` counts restarts in a row without a checkpoint beyond `furthest_step`, the furthest ever saved.
     `next_start_at` is set while waiting. `learned` maps a phase to the longest normal gap between two signs of progress
     in it, in seconds. `quarantined` holds stamps of checkpoints that must not be used. `stopping_for` is the state that
-    follows once everything is gone.
+    follows once everything is gone. `fresh_next` and `chosen_next` say how the next attempt was asked to begin: from
+    nothing, or from the checkpoint of that name.
     """
 
     name: str
@@ -339,6 +340,8 @@ class RunRecord:
     quarantined: tuple[str, ...] = ()
     learned: Mapping[str, float] = field(default_factory=dict)
     stopping_for: RunState | None = None
+    fresh_next: bool = False
+    chosen_next: str | None = None
     reason: str = ""
     cause: str = ""
     advice: str = ""

@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import IO
 
+from fluxgym_watchdog.recordjson import LARGEST_NUMBER
 from fluxgym_watchdog.records import Sample
 
 LIMIT_BYTES = 4_000_000
@@ -44,11 +45,21 @@ def read(path: Path, since: float = 0.0) -> list[Sample]:
         header, *lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
         names = header.split(",")
         for line in lines[:-1]:  # what follows the last newline was cut off
-            with contextlib.suppress(ValueError, TypeError, OverflowError):
-                sample = _sample(names, line.split(","))
-                if sample.at >= since:
-                    found.append(sample)
+            sample = parsed(names, line)
+            if sample is not None and sample.at >= since:
+                found.append(sample)
     return found
+
+
+def parsed(names: Sequence[str], line: str) -> Sample | None:
+    """A line, without its newline, under the header's names; None where it is no whole sample."""
+    try:
+        sample = _sample(names, line.split(","))
+    except (ValueError, OverflowError):
+        return None
+    numbers = (getattr(sample, name) for name in Sample.__slots__)
+    # What was never written by us: it would stretch every axis to nothing.
+    return sample if all(n is None or abs(n) < LARGEST_NUMBER for n in numbers) else None
 
 
 def thinned(text: str) -> str:

@@ -52,6 +52,8 @@ def load(folder: Path) -> Settings:
     Raises SettingsError for a file that is no mapping of known keys to allowed values.
     """
     path = folder / FILE_NAME
+    if path.exists() and not path.is_file():
+        raise SettingsError(f"{path}: is not a file")
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -60,7 +62,7 @@ def load(folder: Path) -> Settings:
         raise SettingsError(f"{path}: cannot be read: {error}") from error
     try:
         found = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SettingsError(f"{path}: is not valid YAML: {error}") from error
     if found is None:
         return Settings()

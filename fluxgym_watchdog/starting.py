@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
+
 from fluxgym_watchdog.act import launch
 from fluxgym_watchdog.act import script as train_script
 from fluxgym_watchdog.judge import restart
 from fluxgym_watchdog.observe.machine import boot_id, read_host
-from fluxgym_watchdog.records import Attempt, Checkpoint, CheckpointKind, GpuReading, RunRecord, StartPoint
+from fluxgym_watchdog.observe.processes import find
+from fluxgym_watchdog.records import Attempt, Checkpoint, CheckpointKind, GpuReading, ProcessId, RunRecord, StartPoint
 from fluxgym_watchdog.settings import Settings
 
 
@@ -34,6 +37,16 @@ def ahead_of(point: StartPoint, record: RunRecord, checkpoints: Sequence[Checkpo
     return tuple(
         c.stamp for c in checkpoints if (restart.absolute_step(c, record.steps_per_epoch) or 0) > point.first_step
     )
+
+
+def begins_anew(trainer: ProcessId) -> bool:
+    """Whether a trainer that something else started trains from nothing, as its command line tells."""
+    process = find(trainer)
+    try:
+        words = process.cmdline() if process is not None else []
+    except psutil.Error:
+        return False  # then older checkpoints may be its own: nothing is thrown away on a guess
+    return not any(w.split("=")[0] in ("--resume", "--network_weights") for w in words)
 
 
 def planned(record: RunRecord, point: StartPoint, run_folder: Path, began_at: float, *, fresh: bool) -> Attempt:

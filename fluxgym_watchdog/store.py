@@ -8,15 +8,17 @@
     requests/       one file a request (stop, resume, switch), for whoever holds the run's lock
     lock            held by the operating system for the process that supervises the run
 
-Readers never lock. A file that cannot be read as what it should be is set aside under another name and reported.
+Readers never lock. A run.json that is no record is reported, and set aside under another name by the lock's holder.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -44,6 +46,7 @@ class Store:
     def __init__(self, run_folder: Path) -> None:
         self.run_folder = run_folder
         self.folder = run_folder / FOLDER
+        self.unread = False
         self.evidence_folder = self.folder / "evidence"
         self._lock_file: IO[bytes] | None = None
         self._newer_record = False
@@ -53,11 +56,13 @@ class Store:
     def read_record(self) -> tuple[RunRecord | None, str]:
         """The run's record, or None where there is none, and what is wrong with one that cannot be used.
 
-        An unreadable one is set aside at once; one of a newer version only when another is written over it.
+        Whoever holds the lock sets an unreadable one aside at once; one of a newer version is set aside only when
+        another is written over it. All others only say what is wrong.
         """
         path = self.folder / "run.json"
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            self.unread = False
+            found = json.loads(_text(path))
             schema = found.get("schema", 0) if isinstance(found, dict) else 0
             self._newer_record = isinstance(schema, int) and schema > SCHEMA_VERSION
             if self._newer_record:
@@ -66,9 +71,11 @@ class Store:
         except FileNotFoundError:
             return None, ""
         except OSError as error:
+            self.unread = True
             return None, f"{path}: cannot be read: {error}"
         except (ValueError, RecursionError) as error:
-            return None, f"{path}: is not a run record ({error}); {_set_aside(path, 'unreadable')}"
+            problem = f"{path}: is not a run record ({error})"
+            return None, f"{problem}; {_set_aside(path, 'unreadable')}" if self._lock_file is not None else problem
 
     def write_record(self, record: RunRecord) -> None:
         """Replaces run.json, synced. Raises OSError."""
@@ -81,7 +88,7 @@ class Store:
     def read_status(self) -> Status | None:
         """What the last tick saw; None where nothing readable is there."""
         try:
-            return decode(Status, json.loads((self.folder / "status.json").read_text(encoding="utf-8")))
+            return decode(Status, json.loads(_text(self.folder / "status.json")))
         except (OSError, ValueError, RecursionError):
             return None
 
@@ -160,7 +167,7 @@ class Store:
             return
         for path in names:
             try:
-                found = json.loads(path.read_text(encoding="utf-8"))
+                found = json.loads(_text(path))
             except (OSError, ValueError, RecursionError):
                 continue
             if isinstance(found, dict) and isinstance(found.get("kind"), str):
@@ -243,6 +250,13 @@ class Store:
                 with contextlib.suppress(OSError):
                     scratch.unlink()
                 raise
+
+
+def _text(path: Path) -> str:
+    """A file's text. Raises OSError also for what is no file: opening a pipe would wait for its other end for ever."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "is not a file", str(path))
+    return path.read_text(encoding="utf-8")
 
 
 def _set_aside(path: Path, why: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import subprocess
 import time
@@ -18,6 +19,7 @@ from fluxgym_watchdog.attempt import AttemptWatch
 from fluxgym_watchdog.journal import Journal
 from fluxgym_watchdog.judge import restart
 from fluxgym_watchdog.judge.lifecycle import move
+from fluxgym_watchdog.judge.stall import AFTER_THE_END
 from fluxgym_watchdog.observe.checkpoints import CheckpointReader
 from fluxgym_watchdog.observe.gpu import GpuReader
 from fluxgym_watchdog.observe.machine import boot_id
@@ -53,8 +55,9 @@ class Supervision:
     """Supervises one run while holding its lock.
 
     Whoever makes one has locked the store, calls one of `begin`, `resume`, `adopt` and `take_over`, then `tick` until
-    `done`. Nothing here blocks for longer than it takes to read small files. Raises ScriptError for a train script
-    that is not understood, OSError for one that cannot be read.
+    `done`. Nothing here blocks for longer than it takes to read small files. With `strict` it raises ScriptError for a
+    train script that is not understood and OSError for one that cannot be read; without, the run can still be watched
+    and stopped, only not started.
     """
 
     def __init__(
@@ -65,27 +68,38 @@ class Supervision:
         settings: Settings,
         gpu: GpuReader,
         clock: Callable[[], float] = time.time,
+        *,
+        strict: bool = True,
     ) -> None:
         self.store, self.run_folder, self.cwd, self.settings = store, store.run_folder, cwd, settings
         self.problem = ""
         self._script_path, self._gpu, self._clock = script, gpu, clock
-        self._script = train_script.read(script.read_bytes(), batch=script.suffix == ".bat")
-        self._output_dir = launch.output_dir(self._script, cwd, self.run_folder)
-        _refuse_foreign_folder(script, self._output_dir, self.run_folder)
+        self._script: train_script.Script | None = None
+        self._script_problem = ""
+        self._output_dir, output_name = self.run_folder, self.run_folder.name
+        try:
+            self._script = train_script.read(script.read_bytes(), batch=script.suffix == ".bat")
+            self._output_dir = launch.output_dir(self._script, cwd, self.run_folder)
+            output_name = launch.output_name(self._script, self.run_folder)
+            _refuse_foreign_folder(script, self._output_dir, self.run_folder)
+        except (ScriptError, OSError) as error:
+            if strict:
+                raise
+            self._script, self._script_problem = None, f"the train script cannot be used: {error}"
         record, problem = store.read_record()
-        fallback = RunRecord(self.run_folder.name, auto_resume=settings.auto_resume)
+        if store.unread:  # a new record would replace one that may be read the next time
+            raise OSError(errno.EIO, problem, str(store.folder / "run.json"))
+        fallback = RunRecord(self.run_folder.resolve().name, auto_resume=settings.auto_resume)
         self._journal = Journal(store, replace(record or fallback, script=script.name), clock)
         if problem:
             self._journal.tell("problem", problem, "bad")
-        if self.record.name != self.run_folder.name:
+        if self.record.name != self.run_folder.resolve().name:
             self._forget_origin()
-        self._checkpoints = CheckpointReader(self._output_dir, launch.output_name(self._script, self.run_folder))
+        self._checkpoints = CheckpointReader(self._output_dir, output_name)
         self._watch = self._watch_attempt(ProcessReader())
         self._stop: Stop | None = None
         self._saved_at = float("-inf")
         self._start_due = 0.0
-        self._chosen: str | None = None
-        self._fresh = False
         self._waits = ""
         self._asked = False
         self._gathered = ""
@@ -110,9 +124,8 @@ class Supervision:
 
     def begin(self, now: float) -> None:
         """Starts the training from nothing, as FluxGym's Start does."""
-        self._fresh = True
         none_yet = {"steps_per_epoch": None, "total_steps": None, "accumulation": None, "furthest_step": 0}
-        self._journal.change(learned={}, quarantined=(), **none_yet)
+        self._journal.change(learned={}, quarantined=(), fresh_next=True, chosen_next=None, **none_yet)
         self._start_soon(now)
 
     def adopt(self, now: float) -> None:
@@ -128,13 +141,17 @@ class Supervision:
             self.take_over(strangers)
             return
         self._watch = self._watch_attempt(ProcessReader([*roots, *strangers]))
-        if self.record.state is RunState.WAITING:
+        if self.record.state is RunState.WAITING and roots:
+            # Its launch could not be recorded: what lives is that attempt.
+            self._move(RunState.STARTING)
+            self._move(RunState.TRAINING)
+        elif self.record.state is RunState.WAITING:
             wait = max((self.record.next_start_at or 0.0) - self._clock(), 0.0)
             self._start_due = now + min(wait, 2 * self.settings.backoff_max)
         elif self.record.state is RunState.STOPPING:
             self._stop = self._new_stop(now)
-        else:
-            self._journal.change(state=RunState.TRAINING)
+        elif self.record.state is not RunState.TRAINING:
+            self._move(RunState.TRAINING)
         self._journal.tell("adopted", "Watching this run again; nobody did since the watchdog ended.")
 
     def strangers(self) -> list[ProcessId]:
@@ -143,7 +160,9 @@ class Supervision:
         What a launch of ours has left behind is explained, unless the record was lost.
         """
         explained = set(self._marked()) if self.record.attempts else set()
-        return [p for p in find_trainers(self._output_dir, None, self.cwd) if p not in explained]
+        name = launch.output_name(self._script, self.run_folder) if self._script else None
+        found = find_trainers(self._output_dir, name, self.cwd, launch.run_mark(self.run_folder))
+        return [p for p in found if p not in explained]
 
     def take_over(self, trainers: Collection[ProcessId]) -> None:
         """Watches a training that something else started. Its output cannot be read: its files and GPUs must tell."""
@@ -152,6 +171,7 @@ class Supervision:
             len(self.record.attempts) + 1,
             min(p.create_time for p in trainers),
             process=first,
+            fresh=starting.begins_anew(first),
             boot_id=boot_id(),
             supervised=False,
         )
@@ -180,6 +200,8 @@ class Supervision:
     def _look(self, now: float) -> None:
         before = self._watch.finding
         snapshot, finding = self._watch.look(now, self._clock(), self.record, self.settings)
+        if not snapshot.tree.training_alive and self._found_more(snapshot):
+            return
         if self.record.state is RunState.STARTING and snapshot.tree.training_alive:
             self._move(RunState.TRAINING)
         self._learn(snapshot)
@@ -189,6 +211,13 @@ class Supervision:
         if decisive or now - self._saved_at >= SAVE_PROGRESS_EVERY_S:
             self._save_progress(now)
         self._follow(finding, before, snapshot, now)
+
+    def _found_more(self, snapshot: Snapshot) -> bool:
+        """Takes up what came from the launch but is not of its tree: a script may end before its training does."""
+        known = {p.id for p in snapshot.tree.processes}
+        strays = [p for p in self._marked() if p not in known]
+        self._watch.processes.add(strays)
+        return bool(strays)
 
     def _learn(self, snapshot: Snapshot) -> None:
         """Keeps what the next attempt, or the next supervisor, must know."""
@@ -267,6 +296,7 @@ class Supervision:
         elif decision.kind is DecisionKind.ASK:
             self._asked = True
             text = "Auto-resume is off, so nothing is done. Resume goes on from the newest checkpoint."
+            self._journal.change(advice=f"{self.record.advice} {text}".strip())
             self._journal.tell("ask", text, "act")
 
     # at the user's word
@@ -279,7 +309,8 @@ class Supervision:
         elif self.record.state is RunState.WAITING:
             self._settle(RunState.STOPPED)
         elif not self.done:
-            self._begin_stop(now, RunState.STOPPED)
+            nothing_left = self._watch.finding.cause == AFTER_THE_END
+            self._begin_stop(now, RunState.FINISHED if nothing_left else RunState.STOPPED)
 
     def resume(self, now: float, chosen: str | None = None) -> None:
         """Goes on from the newest sound checkpoint, or from the one of that name; leaves a training alone."""
@@ -287,11 +318,16 @@ class Supervision:
         if state in (RunState.STARTING, RunState.TRAINING, RunState.SUSPECT):
             self._journal.tell("request", f"Resume was asked for, but the run is {state.value}: stop it first.")
             return
+        if state is RunState.FINISHED and chosen is None:
+            self._journal.tell("request", "Resume was asked for, but the run is finished: nothing is left to train.")
+            return
         self._journal.tell("request", "Resume was asked for.")
-        self._chosen, self._start_due = chosen, now
+        self._start_due = now
+        self._journal.change(chosen_next=chosen)
         if state is RunState.STALLED:
             self._journal.change(restarts=0)
-            self._begin_stop(now, RunState.WAITING)
+            nothing_left = self._watch.finding.cause == AFTER_THE_END and chosen is None
+            self._begin_stop(now, RunState.FINISHED if nothing_left else RunState.WAITING)
         elif self.done or state is RunState.WAITING:
             self._start_soon(now)
 
@@ -307,11 +343,12 @@ class Supervision:
 
     def degrade(self, problem: str) -> None:
         """Shows a failure of the watchdog itself, or with '' that it is over."""
-        if problem and problem != self.problem:
-            self._journal.tell("problem", problem, "bad")
+        if problem == self.problem:
+            return
         self.problem = problem
         if problem:
-            self._show()
+            self._journal.tell("problem", problem, "bad")
+        self._show()
 
     # stopping and starting
 
@@ -403,15 +440,19 @@ class Supervision:
             self._let_go()
             self.take_over(strangers)
             return
-        fresh, self._fresh = self._fresh, False
-        chosen, self._chosen = self._chosen, None
+        if self._script is None:
+            self._give_up_starting(self._script_problem)
+            return
+        fresh, chosen = self.record.fresh_next, self.record.chosen_next
         before, point = self.record.attempt, StartPoint(None, 0)
+        if not fresh and not chosen and self._has_final_weights():
+            self._settle(RunState.FINISHED)
+            return
         if not fresh:
             found = starting.first_point(self.record, self._checkpoints.read(), self._output_dir, self.settings, chosen)
             if found is None:
                 what = f"{chosen} cannot be resumed from" if chosen else "there is no sound checkpoint to go on from"
-                self._journal.change(reason=what, retry=False)
-                self._settle(RunState.FAILED)
+                self._give_up_starting(what)
                 return
             point = found
             if chosen:
@@ -420,8 +461,13 @@ class Supervision:
         self._move(
             RunState.STARTING,
             **{"next_start_at": None, "reason": "", "cause": "", "advice": "", "retry": None},
+            **{"fresh_next": False, "chosen_next": None},
             attempts=(*self.record.attempts, attempt),
         )
+        if self._journal.problem:
+            # Nobody could take this attempt over: who comes next would start another one beside it.
+            self._give_up_starting(f"the attempt cannot be recorded: {self._journal.problem}")
+            return
         try:
             attempt, process = starting.start(attempt, point, self.run_folder, self.cwd, self._script, self.settings)
         except OSError as error:
@@ -438,6 +484,18 @@ class Supervision:
             again = max(0, before.last_step - point.first_step)
             text = f"Attempt {attempt.number} goes on {point.text}; {again} steps to train again."
             self._journal.tell("resumed", text, "ok")
+
+    def _give_up_starting(self, reason: str) -> None:
+        self._journal.change(reason=reason, retry=False, fresh_next=False, chosen_next=None)
+        self._settle(RunState.FAILED)
+
+    def _has_final_weights(self) -> bool:
+        """Whether this training has saved what it was for, whatever its record says: it is never trained again."""
+        saved_at, attempts = self._checkpoints.final_weights_at(), self.record.attempts
+        total = self.record.total_steps
+        if saved_at is None or not attempts or not total or attempts[-1].last_step < total:
+            return False
+        return saved_at >= (self.record.files_since or attempts[0].files_since or attempts[0].started_at)
 
     def _leave_behind(self, point: StartPoint) -> None:
         """Sets aside what lies ahead of where the user went back to, or the next crash would jump there again."""
@@ -468,7 +526,7 @@ class Supervision:
         origin = self.record.name
         if not self.done:
             self._let_go()
-        self._journal.change(name=self.run_folder.name)
+        self._journal.change(name=self.run_folder.resolve().name)
         self._journal.tell("copied", f"This folder was copied or renamed from {origin}; its history came along.")
 
     def _move(self, to: RunState, **changes: object) -> None:

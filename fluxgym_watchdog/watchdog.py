@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from fluxgym_watchdog.act.script import ScriptError
-from fluxgym_watchdog.fluxgym.runs import NotARun, find_runs, fluxgym_of, script_of
+from fluxgym_watchdog.fluxgym.runs import NotARun, expected_script, find_runs, fluxgym_of
 from fluxgym_watchdog.observe.gpu import GpuReader
 from fluxgym_watchdog.observe.processes import find_trainers
-from fluxgym_watchdog.records import LIVE_STATES, RunRecord
+from fluxgym_watchdog.records import LIVE_STATES, RunRecord, RunState
 from fluxgym_watchdog.settings import Settings
 from fluxgym_watchdog.store import Held, Store
 from fluxgym_watchdog.supervision import Supervision
@@ -23,6 +23,8 @@ log = logging.getLogger("fluxgym_watchdog")
 
 RECOVER_EVERY_S = 10.0
 """How often runs are looked for whose supervisor has gone while we were here."""
+LOCK_PATIENCE_S = 10.0
+"""A look takes milliseconds. Who waits longer than this for one to end starts the training without us."""
 
 
 class Watchdog:
@@ -77,7 +79,11 @@ class Watchdog:
 
     def _loop(self) -> None:
         while not self._ending:
-            self.tick(time.monotonic())
+            try:
+                self.tick(time.monotonic())
+            except Exception as error:  # the last edge: the thread outlives whatever the edges below let through
+                self.problem = f"The watchdog failed: {error}"
+                log.exception("%s", self.problem)
             self._wake.wait(self.pause_s)
             self._wake.clear()
 
@@ -94,15 +100,17 @@ class Watchdog:
         with self._lock:
             for name, supervision in list(self._runs.items()):
                 self._guarded(name, lambda s=supervision: self._tick_run(s, now))  # type: ignore[misc]
-                if supervision.done:
-                    self._drop(name)
             if self._all_runs:
                 self._guarded("outputs", lambda: self._look_around(now))
 
     def _tick_run(self, supervision: Supervision, now: float) -> None:
         for request in supervision.store.take_requests():
             self._answer(supervision, request, now)
-        supervision.tick(now)
+        if not supervision.done:
+            supervision.tick(now)
+        supervision.degrade("")
+        if supervision.done:
+            self._drop(supervision.run_folder.name)
 
     def _answer(self, supervision: Supervision, request: Mapping[str, Any], now: float) -> None:
         if request["kind"] == "stop":
@@ -128,30 +136,23 @@ class Watchdog:
 
     def _take_up(self, store: Store, now: float, recover: bool) -> None:
         record, _ = store.read_record()
-        interrupted = recover and record is not None and record.state in LIVE_STATES
+        interrupted = recover and record is not None and _interrupted(record)
         if not interrupted and not store.pending_requests():
             return
         try:
-            supervision = self._supervise(store, script_of(store.run_folder))
+            supervision = self._supervise(store, expected_script(store.run_folder), strict=False)
         except Held:
             return  # its holder takes the requests
-        except (ScriptError, NotARun):
-            with store.locked():
-                store.take_requests()  # else they would fail again at every look
-            raise
-        if not supervision.done:
-            supervision.adopt(now)
+        with self._dropped_on_error(store.run_folder.name):
+            if _interrupted(supervision.record):
+                supervision.adopt(now)
         self._tick_run(supervision, now)
-        if supervision.done:
-            self._drop(store.run_folder.name)
 
     def _guarded(self, what: str, step: Callable[[], None]) -> None:
         """The thread's edge: an error of ours is logged and shown, and never ends the watch over the other runs."""
         supervision = self._runs.get(what)
         try:
             step()
-            if supervision is not None:
-                supervision.degrade("")
             if self._failures.pop(what, "") == self.problem:
                 self.problem = next(iter(self._failures.values()), "")
         except Exception as error:  # the edge of the thread
@@ -160,7 +161,10 @@ class Watchdog:
                 log.exception("%s", problem)
             self._failures[what] = self.problem = problem
             if supervision is not None:
-                supervision.degrade(f"Watching is degraded: {error}")
+                try:
+                    supervision.degrade(f"Watching is degraded: {error}")
+                except Exception:  # it cannot even be shown
+                    log.exception("%s, which cannot be shown", problem)
 
     # taking a run up
 
@@ -175,15 +179,18 @@ class Watchdog:
         """Goes on with a run from its newest sound checkpoint, or the chosen one. Raises like `train`."""
         return self._begin(script, lambda s, now: s.resume(now, chosen))
 
-    def watch(self, script: Path, output_dir: Path) -> Store | None:
-        """Takes over a training that is already running; None where none is. Raises like `train`."""
+    def watch(self, script: Path, output_dir: Path, *, strict: bool = True) -> Store | None:
+        """Takes over a training that is already running; None where none is. Raises like `train`.
+
+        Without `strict` also one whose script cannot be used: it can be watched and stopped, not started again.
+        """
         with self._lock:
             store = Store(output_dir)
             record, _ = store.read_record()
             live = record is not None and record.state in LIVE_STATES
             if not live and not find_trainers(output_dir, None, fluxgym_of(script.parent)):
                 return None
-            supervision = self._supervise(store, script)
+            supervision = self._supervise(store, script, strict=strict)
             with self._dropped_on_error(output_dir.name):
                 strangers = supervision.strangers()
                 if not supervision.done:
@@ -221,7 +228,10 @@ class Watchdog:
                 supervision.switch(auto_resume)
 
     def _begin(self, script: Path, begin: Callable[[Supervision, float], None]) -> Store:
-        with self._lock:
+        if not self._lock.acquire(timeout=LOCK_PATIENCE_S):
+            raise TimeoutError(f"the watchdog has been busy for {LOCK_PATIENCE_S:.0f} s; does a disk not answer?")
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._lock.release)
             folder = script.parent
             joined = self._runs.get(folder.name)
             if joined is not None and not joined.done:
@@ -252,11 +262,11 @@ class Watchdog:
                 self._drop(name)
             raise
 
-    def _supervise(self, store: Store, script: Path) -> Supervision:
+    def _supervise(self, store: Store, script: Path, *, strict: bool = True) -> Supervision:
         root = fluxgym_of(script.parent)
         store.lock()
         try:
-            supervision = Supervision(store, script, root, self.settings, self._gpu, self._clock)
+            supervision = Supervision(store, script, root, self.settings, self._gpu, self._clock, strict=strict)
         except (ScriptError, NotARun, OSError):
             store.unlock()
             raise
@@ -267,3 +277,13 @@ class Watchdog:
         supervision = self._runs.pop(name)
         self._ended[name] = supervision.record
         supervision.store.unlock()
+
+
+def _interrupted(record: RunRecord) -> bool:
+    """Whether a run that nobody supervises was under way.
+
+    A crash that may be retried passes through `crashed` for an instant only: there its supervisor died, or its switch
+    was turned on since.
+    """
+    crashed = record.state is RunState.CRASHED and record.auto_resume and record.retry is not False
+    return record.state in LIVE_STATES or crashed

@@ -180,12 +180,19 @@ def test_a_reader_never_sees_half_a_record(store: Store) -> None:
         b'{"name": "x", "quarantined": "abc"}',
     ],
 )
-def test_an_unreadable_record_is_set_aside_and_reported(store: Store, content: bytes) -> None:
+def test_an_unreadable_record_is_reported_and_set_aside_by_who_holds_the_lock(store: Store, content: bytes) -> None:
     path = written(store, "run.json", content)
-    record, problem = store.read_record()
+    with store.locked():
+        for _ in range(2):
+            record, problem = Store(store.run_folder).read_record()
+            assert record is None
+            assert problem.startswith(f"{path}: is not a run record (")
+            assert problem.endswith(")"), "another only reports it"
+            assert path.read_bytes() == content
+        record, problem = store.read_record()
     assert record is None
     assert problem.startswith(f"{path}: is not a run record (")
-    (aside,) = names(store)
+    (aside,) = names(store) - {"lock"}
     assert aside.startswith("run.json.unreadable-")
     assert problem.endswith(f"set aside as {aside}")
     assert (store.folder / aside).read_bytes() == content

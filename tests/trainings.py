@@ -18,7 +18,9 @@ from fluxgym_watchdog.act.launch import RUN_VARIABLE, run_mark
 from fluxgym_watchdog.demo import create_fluxgym
 from fluxgym_watchdog.observe.processes import ProcessReader, find, find_by_environment, find_trainers
 from fluxgym_watchdog.records import Process, Role, RunRecord, RunState
+from fluxgym_watchdog.settings import Settings
 from fluxgym_watchdog.store import Store
+from fluxgym_watchdog.watchdog import Watchdog
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE_S = 90.0
@@ -27,6 +29,8 @@ SEARCH_PAUSE_S = 0.2
 TEST_VARIABLE = "FLUXGYM_WATCHDOG_TEST"
 """Marks every process that a test starts, and all that come from it, with the test's folder."""
 QUICK = ("--check-interval", "0.2", "--stuck-threshold", "2.5", "--backoff", "0.1", "--stop-grace", "1")
+QUICK_SETTINGS = Settings(check_interval=0.1, stuck_threshold=3, backoff=0.1, stop_grace=1)
+"""The same for a watchdog in the test's own process."""
 PARKED = ("--stuck-threshold", "120")
 """For a training that `stop@N` holds at a step until the test goes on: nobody must call that a hang."""
 FAST = {
@@ -44,6 +48,16 @@ def until(condition: Callable[[], Any], what: str, patience_s: float = PATIENCE_
     while not (found := condition()):
         assert time.monotonic() < deadline, f"waited in vain for: {what}"
         time.sleep(pause_s)
+    return found
+
+
+def tick_until(watchdog: Watchdog, condition: Callable[[], Any], what: str) -> Any:
+    """Ticks with the real clock until a condition holds."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"ticked in vain for: {what}"
+        watchdog.tick(time.monotonic())
+        time.sleep(0.05)
     return found
 
 

@@ -6,6 +6,7 @@ ever. A file takes whatever comes, and whoever wants to see it follows the file.
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -14,12 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fluxgym_watchdog.act import script as train_script
-from fluxgym_watchdog.observe.processes import identify
+from fluxgym_watchdog.observe import processes
 from fluxgym_watchdog.records import ProcessId
 
 LOG_NAME = "training.log"
-RUN_VARIABLE = "FLUXGYM_WATCHDOG_RUN"
-"""Carries the run's folder in the environment of all its processes, so that strays can be found."""
+RUN_VARIABLE = processes.RUN_VARIABLE
 
 # The shell around the script writes the exit code to a file: whoever supervises when the training ends may not be
 # the process that started it.
@@ -42,11 +42,15 @@ class Launch:
 def launch(run_folder: Path, cwd: Path, number: int, content: bytes, banner: str, environ: Mapping[str, str]) -> Launch:
     """Writes attempt `number`'s script and starts it. Raises OSError where a file cannot be written or run."""
     folder = run_folder / ".watchdog"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)  # no parents: a run that was deleted must not come back
+    log_path = run_folder / LOG_NAME
+    if log_path.exists() and not log_path.is_file():
+        raise OSError(errno.EINVAL, "is not a file", str(log_path))
     attempt_script = folder / f"attempt-{number}{'.bat' if os.name == 'nt' else '.sh'}"
     attempt_script.write_bytes(content)
+    files_since = attempt_script.stat().st_mtime  # before the start: nothing behind it may raise
     exit_file(run_folder, number).unlink(missing_ok=True)
-    with (run_folder / LOG_NAME).open("ab") as log:
+    with log_path.open("ab") as log:
         log.write(f"{banner}\n".encode())
         log.flush()
         offset = log.tell()  # before the start: the training shares this file's position
@@ -60,7 +64,7 @@ def launch(run_folder: Path, cwd: Path, number: int, content: bytes, banner: str
             start_new_session=os.name != "nt",
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
-        return Launch(process, identify(process.pid), offset, attempt_script.stat().st_mtime)
+        return Launch(process, processes.identify(process.pid), offset, files_since)
 
 
 def log_size(run_folder: Path) -> int:
@@ -116,7 +120,9 @@ def saving_options(script: train_script.Script, *, save_states: bool, keep_state
     """The options that make a training resumable, less what its script sets itself."""
     if not save_states:
         return []
-    options = [] if script.option("--save_state") is not None else ["--save_state"]
+    if script.option("--save_state") is not None:
+        return []  # then how many are kept is the script's own choice, too
+    options = ["--save_state"]
     keeps_its_own = any(
         script.option(name) is not None
         for name in ("--save_last_n_epochs_state", "--save_last_n_epochs", "--save_last_n_steps_state")

@@ -23,6 +23,8 @@ FOLLOW_EVERY_S = 0.5
 BAR = re.compile(r"\s*([^|%]*?):?\s*\d+%\|")
 """A redraw of a progress bar, and what stands before its percentage: `steps:   5%|`."""
 SHOWN_AFTER_JOINING_BYTES = 64_000
+GONE_AFTER_S = 10.0
+"""A run without a readable record that nobody supervises for so long is no longer followed."""
 OVER = frozenset({RunState.FINISHED, RunState.STOPPED, RunState.FAILED, RunState.CRASHED})
 
 
@@ -44,7 +46,7 @@ def supervised(runner: type, train: Callable[[Path], Store]) -> type:
             store, offset = followed
             record = yield from _follow(self, store, offset)
             self.exit_code = _exit_code(record)
-            if record.state is not RunState.FINISHED:
+            if record is None or record.state is not RunState.FINISHED:
                 yield self.log(_verdict(record))
                 raise _error(record)
 
@@ -76,8 +78,8 @@ def _split(text: str) -> list[str]:
 def _handed_over(script: Path, train: Callable[[Path], Store]) -> tuple[Store, int] | None:
     """The run's store and where in its log to begin showing; None if the original must run the command."""
     log_path = script.parent / LOG_NAME
-    size_before = log_path.stat().st_size if log_path.exists() else 0
     try:
+        size_before = log_path.stat().st_size if log_path.exists() else 0
         record, _ = Store(script.parent).read_record()
         joins = record is not None and record.state not in OVER and Store(script.parent).is_held()
         store = train(script)
@@ -94,11 +96,16 @@ def _handed_over(script: Path, train: Callable[[Path], Store]) -> tuple[Store, i
     return store, max(0, size_before - SHOWN_AFTER_JOINING_BYTES) if joins else size_before
 
 
-def _follow(runner: Any, store: Store, offset: int) -> Generator[Any, None, RunRecord]:
-    """Yields the training's output until the run is over; returns its record."""
+def _follow(runner: Any, store: Store, offset: int) -> Generator[Any, None, RunRecord | None]:
+    """Yields the training's output until the run is over; returns its record, or None where that is gone for good."""
     follower = TextFollower(store.run_folder / LOG_NAME, offset)
+    known_at = time.monotonic()
     while True:
         record, _ = store.read_record()
+        if record is not None or store.is_held():
+            known_at = time.monotonic()
+        elif time.monotonic() - known_at >= GONE_AFTER_S:
+            return None  # FluxGym's queue waits for us: the next training must not
         # A crash that will be retried passes through `crashed` for an instant, under its supervisor's lock.
         ended = record if record is not None and record.state in OVER and not store.is_held() else None
         lines = follower.poll()
@@ -127,20 +134,24 @@ def _bar(line: str) -> str:
     return found.group(1) if found else ""
 
 
-def _exit_code(record: RunRecord) -> int:
+def _exit_code(record: RunRecord | None) -> int:
     """What the original would have had to say: forks ask it whether the training has succeeded."""
+    if record is None:
+        return 1
     if record.state is RunState.FINISHED:
         return 0
     return (record.attempt.exit_code if record.attempt else None) or 1
 
 
-def _verdict(record: RunRecord) -> str:
+def _verdict(record: RunRecord | None) -> str:
+    if record is None:
+        return "The run's folder is gone, or its record (.watchdog/run.json) cannot be read. See the Watchdog tab."
     if record.state is RunState.STOPPED:
         return "The training was stopped. The Watchdog tab can go on with it."
     return f"The training failed: {record.reason}. {record.advice} See the Watchdog tab.".replace(". .", ".")
 
 
-def _error(record: RunRecord) -> Exception:
+def _error(record: RunRecord | None) -> Exception:
     import gradio  # noqa: PLC0415 - nothing else here needs it
 
     return gradio.Error(_verdict(record), duration=None)  # type: ignore[no-any-return]

@@ -24,6 +24,8 @@ def find_runs(outputs: Path) -> list[Path]:
         for entry in entries:
             if entry.name in NOT_RUNS or entry.name.startswith("."):
                 continue
+            if entry.is_symlink() and Path(entry.path).resolve().parent == outputs.resolve():
+                continue  # another name for a run that is found by its own
             touched = _touched(Path(entry.path))
             if touched is not None:
                 found.append((touched, Path(entry.path)))
@@ -36,6 +38,14 @@ def script_of(run_folder: Path) -> Path:
         if (run_folder / name).is_file():
             return run_folder / name
     raise NotARun(f"{run_folder}: no {' or '.join(SCRIPT_NAMES)} in it")
+
+
+def expected_script(run_folder: Path) -> Path:
+    """The train script of a run, or where it should be."""
+    try:
+        return script_of(run_folder)
+    except NotARun:
+        return run_folder / SCRIPT_NAMES[0]
 
 
 def fluxgym_of(run_folder: Path) -> Path:

@@ -238,3 +238,4 @@ NEVER_THE_STATES_FAULT = frozenset(
         "nan_loss",
     }
 )
+"""Causes of an early death that say nothing about the state that the attempt began from."""

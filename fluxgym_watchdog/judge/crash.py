@@ -20,19 +20,22 @@ from fluxgym_watchdog.judge.causes import (
     UNKNOWN,
     Cause,
 )
-from fluxgym_watchdog.records import Finding, FindingKind, LogProgress, Snapshot
+from fluxgym_watchdog.records import Finding, FindingKind, LogProgress, Phase, Snapshot
 
 
 def judge_end(snapshot: Snapshot, began_at: float) -> Finding:
     """Finished or crashed(cause), for an attempt of which nothing that trains is left.
 
-    Finished needs exit 0 and the final weights (or `model saved.`); where nobody saw the exit code, the weights. A
-    trainer that fell over after both were there has finished too: there is nothing to train again.
+    Finished needs exit 0 and the final weights (or `model saved.`). Where nobody saw the exit code, the weights must be
+    borne out by the log: a file of that name may be a copy that the user made. A trainer that fell over after both
+    were there has finished too: there is nothing to train again.
     """
     exit_code, log = snapshot.tree.exit_code, snapshot.log
     model_saved = log is not None and log.model_saved
     weights = snapshot.final_weights_at is not None and snapshot.final_weights_at >= began_at
-    if (model_saved and weights) or ((model_saved or weights) and exit_code in (0, None)):
+    borne_out = log is None or log.phase is Phase.ENDING
+    by_code = exit_code == 0 or (exit_code is None and (model_saved or borne_out))
+    if (model_saved and weights) or ((model_saved or weights) and by_code):
         return Finding(FindingKind.FINISHED, "the final weights are saved")
     cause = find_cause(log, exit_code)
     if exit_code == 0 and cause is UNKNOWN:

@@ -24,6 +24,8 @@ DISK_WAITS = (
     *("folio_wait", "page_bit", "io_schedule", "balance_dirty", "wait_for_partner"),
 )
 """Kernel functions in which a process waits for a disk: a network disk that stands still for minutes comes back."""
+PIPE_WAITS = ("pipe_write",)
+"""Where a trainer hangs whose output nobody reads: there is no way back, its reader is gone."""
 FORGETTING = 0.9
 """What is usual follows the newest gaps: after 22 ordinary ones a recovered hiccup counts a tenth."""
 
@@ -34,7 +36,9 @@ class Pulse:
 
     `advanced_at`: the last progress. `worked_at`: the last CPU time or disk use of the tree; `gpu_busy_at`: the last
     busy GPU, which may be another program's work; `moved_at`: the last disk use; `waited_at`: when it was last seen
-    waiting for a disk, or might have been. `silent_looks` counts the looks since the last progress.
+    waiting for a disk, or might have been; `stopped_since`: since when, without a break, a process is stopped or the
+    trainer waits in a pipe that nobody reads (None: none is). `look` is the last look, with the settings it was judged
+    by, and `before` the pulse at the look before it, without its own `before`.
 
     By phase: `gaps` counts the silences that this attempt has shown, `usual` is how long the newest of them were at
     most, `longest` the longest ever, earlier attempts included; in seconds. `usage` holds each process's CPU seconds
@@ -49,18 +53,23 @@ class Pulse:
     waited_at: float
     phase: Phase = Phase.UNKNOWN
     beat: tuple[object, ...] = ()
-    silent_looks: int = 0
+    stopped_since: float | None = None
     gaps: Mapping[str, int] = field(default_factory=dict)
     usual: Mapping[str, float] = field(default_factory=dict)
     longest: Mapping[str, float] = field(default_factory=dict)
     usage: Mapping[ProcessId, tuple[float, int]] = field(default_factory=dict)
+    look: tuple[Snapshot, Settings] | None = None
+    before: Pulse | None = None
 
 
 def begin(snapshot: Snapshot, learned: Mapping[str, float]) -> Pulse:
     """The pulse at the first look at an attempt; `learned` is `longest` of the run's earlier attempts."""
     at = snapshot.monotonic_at
     pulse = Pulse(at, at, at, at, at, at, longest=learned)
-    return replace(pulse, phase=_phase(snapshot), beat=_beat(snapshot), usage=_usage(snapshot))
+    stopped_since = at if _cannot_go_on(snapshot) else None
+    return replace(
+        pulse, phase=_phase(snapshot), beat=_beat(snapshot), usage=_usage(snapshot), stopped_since=stopped_since
+    )
 
 
 def listen(pulse: Pulse, snapshot: Snapshot, settings: Settings) -> Pulse:
@@ -76,6 +85,7 @@ def listen(pulse: Pulse, snapshot: Snapshot, settings: Settings) -> Pulse:
     works = moves or cpu_s / watched >= CPU_LIFE
     beat = _beat(snapshot)
     advanced = beat != pulse.beat
+    stopped_since = now if pulse.stopped_since is None else pulse.stopped_since + unseen
     heard = _learn(pulse, now - pulse.advanced_at - unseen) if advanced else pulse
     return Pulse(
         seen_at=now,
@@ -86,11 +96,13 @@ def listen(pulse: Pulse, snapshot: Snapshot, settings: Settings) -> Pulse:
         waited_at=now if moves or _may_wait_for_disk(snapshot, idle=not works) else pulse.waited_at + unseen,
         phase=_phase(snapshot),
         beat=beat,
-        silent_looks=0 if advanced else pulse.silent_looks + 1,
+        stopped_since=stopped_since if _cannot_go_on(snapshot) else None,
         gaps=heard.gaps,
         usual=heard.usual,
         longest=heard.longest,
         usage=usage,
+        look=(snapshot, settings),
+        before=replace(pulse, before=None),
     )
 
 
@@ -132,12 +144,20 @@ def _usage(snapshot: Snapshot) -> dict[ProcessId, tuple[float, int]]:
 def _spent(
     before: Mapping[ProcessId, tuple[float, int]], usage: Mapping[ProcessId, tuple[float, int]]
 ) -> tuple[float, int]:
+    # A process that is new to us counts from its second look: it may bring the totals of a long life.
     cpu_s, io_bytes = 0.0, 0
-    for process, (cpu_now, io_now) in usage.items():
-        cpu_before, io_before = before.get(process, (0.0, 0))
+    for process in usage.keys() & before.keys():
+        (cpu_now, io_now), (cpu_before, io_before) = usage[process], before[process]
         cpu_s += cpu_now - cpu_before
         io_bytes += io_now - io_before
     return cpu_s, io_bytes
+
+
+def _cannot_go_on(snapshot: Snapshot) -> bool:
+    return any(
+        p.status == "stopped" or (p.role is Role.TRAINER and any(wait in p.wchan for wait in PIPE_WAITS))
+        for p in snapshot.tree.processes
+    )
 
 
 def _may_wait_for_disk(snapshot: Snapshot, *, idle: bool) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import PurePath
 
-from fluxgym_watchdog.judge.causes import CAUSES
+from fluxgym_watchdog.judge.causes import CAUSES, NEVER_THE_STATES_FAULT
 from fluxgym_watchdog.judge.stall import AFTER_THE_END
 from fluxgym_watchdog.records import (
     Checkpoint,
@@ -25,9 +25,7 @@ LEAST_DISK_BYTES = 200_000_000
 LEAST_MEMORY_SHARE = 0.1
 """With less of the machine's memory available a training that just ran out of it would do so again."""
 JITTER_SHARE = 0.2
-"""Waits are up to this much longer, so that several runs on one machine do not start in the same second."""
-INNOCENT_STATE = frozenset({"disk_full", "gpu_lost", "killed"})
-"""Causes of an early death that say nothing about the state that the attempt began from."""
+"""Waits are up to this much shorter, so that several runs on one machine do not start in the same second."""
 
 
 def decide(record: RunRecord, finding: Finding, settings: Settings, jitter: float) -> Decision:
@@ -55,9 +53,12 @@ def decide(record: RunRecord, finding: Finding, settings: Settings, jitter: floa
 
 
 def backoff(restarts: int, settings: Settings, jitter: float) -> float:
-    """The wait before the next start in seconds, doubling with each restart in a row, never over `backoff_max`."""
-    wait = settings.backoff * 2.0 ** min(restarts, 30)
-    return min(wait * (1 + JITTER_SHARE * jitter), settings.backoff_max)
+    """The wait before the next start in seconds, doubling with each restart in a row, never over `backoff_max`.
+
+    The jitter shortens it: a wait at its bound could not be longer, and runs that wait there must part, too.
+    """
+    wait = min(settings.backoff * 2.0 ** min(restarts, 30), settings.backoff_max)
+    return wait * (1 - JITTER_SHARE * jitter)
 
 
 def not_ready(cause: str, host: Host | None, gpu: GpuReading, state_bytes: int) -> str:
@@ -101,19 +102,17 @@ def start_points(
     folder: PurePath,
     settings: Settings,
     chosen: str | None = None,
-    *,
-    old_ones: bool = False,
 ) -> list[StartPoint]:
     """The ways to go on, the best one first: newest sound state, older ones, weights, the beginning.
 
     `chosen` names a checkpoint that the user picked: then it is the only way. Checkpoints older than this training's
-    beginning belong to an earlier training and are left out unless `old_ones`; so are quarantined and finished ones.
+    beginning belong to an earlier training and are left out; so are quarantined and finished ones.
     """
     points = []
     for checkpoint in sorted(checkpoints, key=lambda c: _order(c, record), reverse=True):
         if chosen is not None and checkpoint.name != chosen:
             continue
-        if checkpoint.saved_at < record.files_since and not (old_ones or chosen):
+        if checkpoint.saved_at < record.files_since and not chosen:
             continue
         if checkpoint.stamp in record.quarantined and not chosen:
             continue
@@ -123,12 +122,6 @@ def start_points(
     if chosen is None and settings.from_beginning:
         points.append(StartPoint(None, 0))
     return points
-
-
-def present_stamps(stamps: Iterable[str], checkpoints: Iterable[Checkpoint]) -> tuple[str, ...]:
-    """The quarantine without the stamps whose content is gone."""
-    present = {c.stamp for c in checkpoints}
-    return tuple(s for s in stamps if s in present)
 
 
 def _start_at(checkpoint: Checkpoint, record: RunRecord, folder: PurePath) -> StartPoint | None:
@@ -171,7 +164,7 @@ def _to_quarantine(record: RunRecord, finding: Finding) -> tuple[str, ...]:
     if finding.cause == "state_unloadable":
         return (attempt.resumed_from,)
     before = record.attempts[-2] if len(record.attempts) > 1 else None
-    at_once = attempt.last_step <= attempt.first_step and finding.cause not in INNOCENT_STATE
+    at_once = attempt.last_step <= attempt.first_step and finding.cause not in NEVER_THE_STATES_FAULT
     before_at_once = (
         before is not None and before.resumed_from == attempt.resumed_from and before.last_step <= before.first_step
     )

@@ -12,7 +12,7 @@ A run is stalled when one of these has run out:
   no spinning process does: they postpone it, up to `MOVING_FACTOR` times `silent_limit`.
 
 Half of any of them makes the run suspect: evidence is gathered, nothing is touched. No run is stalled without having
-been suspect at a look before.
+been suspect at the look before.
 
 Limits. A spinning process and a driver that compiles its kernels for a new GPU (minutes, one core, not a word) look
 the same before the first caching count and the first step: both get `silent_limit`. A kernel that spins for ever on a
@@ -64,8 +64,6 @@ NO_GPU_WORK = frozenset(
 """Phases in which a busy GPU is another program's, or comes with CPU time of our own: it is no sign of life."""
 AFTER_THE_END = "after the end"
 """The cause of a stall in which nothing is lost: there is nothing left to train."""
-PIPE_WAITS = ("pipe_write",)
-"""Where a trainer hangs whose output nobody reads: there is no way back, its reader is gone."""
 
 
 def judge(pulse: Pulse, snapshot: Snapshot, settings: Settings) -> Finding:
@@ -74,18 +72,25 @@ def judge(pulse: Pulse, snapshot: Snapshot, settings: Settings) -> Finding:
     if snapshot.log is not None and snapshot.log.problem:
         return Finding(FindingKind.BLIND, f"cannot see the progress: {snapshot.log.problem}", silence_s=silence)
     spent, due = max((waited / patience, patience) for waited, patience in _clocks(pulse, snapshot, settings))
-    if spent >= 1 and pulse.silent_looks > 1:
-        saved = snapshot.log is not None and snapshot.log.model_saved and snapshot.final_weights_at is not None
-        text = (
-            "the final weights are saved, but the trainer does not end" if saved else _words(pulse, snapshot, silence)
-        )
-        cause = AFTER_THE_END if saved else ""
-        return Finding(FindingKind.STALLED, text, cause, silence_s=silence, patience_s=due)
+    if spent >= 1 and _was_suspect(pulse):
+        if snapshot.log is None or not snapshot.log.model_saved or snapshot.final_weights_at is None:
+            return Finding(FindingKind.STALLED, _words(pulse, snapshot, silence), silence_s=silence, patience_s=due)
+        if not any(p.role in (Role.TRAINER, Role.LAUNCHER) for p in snapshot.tree.processes):
+            # What the script does after the training may take as long as it likes.
+            return Finding(FindingKind.FINISHED, "the final weights are saved")
+        text = "the final weights are saved, but the trainer does not end"
+        return Finding(FindingKind.STALLED, text, AFTER_THE_END, silence_s=silence, patience_s=due)
     if spent >= SUSPECT_SHARE:
         return Finding(FindingKind.SUSPECT, _words(pulse, snapshot, silence), silence_s=silence, patience_s=due)
     if snapshot.gpu.expected and not snapshot.gpu.gpus:
         return Finding(FindingKind.BLIND, f"cannot see the GPU any more: {snapshot.gpu.problem}", silence_s=silence)
     return Finding(FindingKind.HEALTHY, "", silence_s=silence, patience_s=due)
+
+
+def _was_suspect(pulse: Pulse) -> bool:
+    # The pulse before has none before it, so that the look before is suspect at most, and no other is asked for.
+    before = pulse.before
+    return before is not None and before.look is not None and judge(before, *before.look).kind is FindingKind.SUSPECT
 
 
 def _clocks(pulse: Pulse, snapshot: Snapshot, settings: Settings) -> list[tuple[float, float]]:
@@ -103,8 +108,8 @@ def _clocks(pulse: Pulse, snapshot: Snapshot, settings: Settings) -> list[tuple[
     if pulse.phase is Phase.FIRST_STEP and _gpu_seen(snapshot):  # one core busy, but not the GPU
         idle_since = max(pulse.advanced_at, pulse.moved_at, pulse.gpu_busy_at)
         clocks.append((now - idle_since, max(settings.silent_limit, RECOVERED_FACTOR * _longest_step(pulse))))
-    if _cannot_go_on(snapshot):
-        clocks.append((now - max(pulse.advanced_at, pulse.worked_at), _least(settings)))
+    if pulse.stopped_since is not None:
+        clocks.append((now - max(pulse.advanced_at, pulse.worked_at, pulse.stopped_since), _least(settings)))
     return clocks
 
 
@@ -131,9 +136,9 @@ def phase_patience(pulse: Pulse, snapshot: Snapshot, settings: Settings) -> floa
     """How long a run may go without progress in its phase, whatever its CPU and GPU do, in seconds."""
     if pulse.phase is Phase.TRAINING:
         patience = _training_patience(pulse, settings)
-        return max(patience, settings.silent_limit) if _spills(pulse, snapshot) else patience
+        return max(patience, settings.silent_limit) if spills(pulse, snapshot) else patience
     patience = max(_other_patience(pulse, settings), RECOVERED_FACTOR * pulse.longest.get(pulse.phase.value, 0.0))
-    return max(patience, MOVING_FACTOR * settings.silent_limit) if _spills(pulse, snapshot) else patience
+    return max(patience, MOVING_FACTOR * settings.silent_limit) if spills(pulse, snapshot) else patience
 
 
 def _training_patience(pulse: Pulse, settings: Settings) -> float:
@@ -170,14 +175,7 @@ def _gpu_seen(snapshot: Snapshot) -> bool:
     return any(g.utilization_percent is not None for g in snapshot.run_gpus)
 
 
-def _cannot_go_on(snapshot: Snapshot) -> bool:
-    return any(
-        p.status == "stopped" or (p.role is Role.TRAINER and any(wait in p.wchan for wait in PIPE_WAITS))
-        for p in snapshot.tree.processes
-    )
-
-
-def _spills(pulse: Pulse, snapshot: Snapshot) -> bool:
+def spills(pulse: Pulse, snapshot: Snapshot) -> bool:
     """Whether video memory is full and the GPU was busy just now: then steps take minutes, and no restart helps."""
     full = any(
         g.memory_total_bytes and (g.memory_used_bytes or 0) >= FULL_MEMORY_SHARE * g.memory_total_bytes

@@ -8,10 +8,9 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterable
-from itertools import pairwise
 
 from fluxgym_watchdog.judge.progress import Pulse
-from fluxgym_watchdog.judge.stall import BUSY_WITHIN_S, FULL_MEMORY_SHARE, LEARNED_AFTER_GAPS
+from fluxgym_watchdog.judge.stall import LEARNED_AFTER_GAPS, spills
 from fluxgym_watchdog.records import Phase, Snapshot
 
 HOG_SHARE = 0.2
@@ -55,11 +54,7 @@ def spilling(pulse: Pulse, snapshot: Snapshot, paces: tuple[float, ...]) -> str:
 
     FluxGym issues 249, 426: no step for 45 to 60 minutes. A restart meets the same memory, so nothing is stopped.
     """
-    full = any(
-        g.memory_total_bytes and (g.memory_used_bytes or 0) >= FULL_MEMORY_SHARE * g.memory_total_bytes
-        for g in snapshot.run_gpus
-    )
-    if not full or pulse.seen_at - pulse.gpu_busy_at > BUSY_WITHIN_S:
+    if not spills(pulse, snapshot):
         return ""
     silence = pulse.seen_at - pulse.advanced_at
     slow_first = pulse.phase is Phase.FIRST_STEP and silence >= FIRST_STEP_LATE_S
@@ -110,8 +105,3 @@ WARNINGS: tuple[Callable[[Pulse, Snapshot, tuple[float, ...]], str], ...] = (
     low_disk,
     low_memory,
 )
-
-
-def paces(looks: Iterable[tuple[float, int]]) -> tuple[float, ...]:
-    """Seconds per step from pairs of (monotonic time, step), as a journal keeps them."""
-    return tuple((t1 - t0) / (s1 - s0) for (t0, s0), (t1, s1) in pairwise(looks) if s1 > s0)

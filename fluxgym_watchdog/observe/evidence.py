@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,16 +15,21 @@ from fluxgym_watchdog.observe.processes import with_wait_channels
 from fluxgym_watchdog.records import Process, Role, Snapshot
 
 STACKS_LIMIT_S = 15.0
+"""A dump takes seconds on a machine that swaps; a longer one hangs."""
+ALL_STACKS_LIMIT_S = 30.0
+"""For all processes together: a run with eight workers must not hold its evidence back for two minutes."""
 KERNEL_LOG_LIMIT_BYTES = 512_000
 Runner = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def gather(snapshot: Snapshot, run: Runner = subprocess.run) -> dict[str, str]:
+def gather(
+    snapshot: Snapshot, run: Runner = subprocess.run, clock: Callable[[], float] = time.monotonic
+) -> dict[str, str]:
     """File name → text. Takes seconds where py-spy is installed; what cannot be read says why in its place."""
     processes = with_wait_channels(snapshot.tree.processes)
     return {
         "processes.txt": _processes(processes),
-        "stacks.txt": _stacks(processes, run),
+        "stacks.txt": _stacks(processes, run, clock),
         "gpu.txt": _gpu(snapshot),
         "machine.txt": _machine(snapshot),
         "last-lines.txt": "\n".join(snapshot.log.last_lines) if snapshot.log else "It writes no log that can be read.",
@@ -41,18 +47,31 @@ def _processes(processes: tuple[Process, ...]) -> str:
     return "\n".join(rows)
 
 
-def _stacks(processes: tuple[Process, ...], run: Runner) -> str:
+def _stacks(processes: tuple[Process, ...], run: Runner, clock: Callable[[], float]) -> str:
     program = shutil.which("py-spy") or shutil.which("py-spy", path=str(Path(sys.executable).parent))
     if program is None:
         return "py-spy is not installed, so the Python stacks cannot be shown: pip install 'fluxgym-watchdog[evidence]'"
     parts = []
-    for p in processes:
+    asked_at = clock()
+    # The trainer first: it is the one that the time must be enough for.
+    for p in sorted(processes, key=lambda p: p.role is not Role.TRAINER):
         if p.role not in (Role.TRAINER, Role.WORKER):
             continue
+        left_s = asked_at + ALL_STACKS_LIMIT_S - clock()
+        if left_s <= 0:
+            parts.append("The other processes were not asked: there was no time left.")
+            break
         # --nonblocking: a dump must not pause a training that may be healthy.
         command = [program, "dump", "--nonblocking", "--pid", str(p.id.pid)]
         try:
-            done = run(command, capture_output=True, text=True, timeout=STACKS_LIMIT_S, check=False)
+            done = run(
+                command,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=min(STACKS_LIMIT_S, left_s),
+                check=False,
+            )
             text = done.stdout or done.stderr.strip()
         except (OSError, subprocess.TimeoutExpired) as error:
             text = f"py-spy did not answer: {error}"

@@ -23,6 +23,9 @@ SIMULATED = "FLUXGYM_WATCHDOG_SIMULATED_GPU"
 NVML_WAIT_S = 1.0
 """How long one reading waits for NVML, which answers in milliseconds unless the driver hangs."""
 
+NVML_EVERY_S = 1.0
+"""Runs that are looked at in the same second share one answer; a driver's own averages are hardly newer."""
+
 NVML_FRESH_S = 3.0
 SMI_EVERY_S = 5.0
 SMI_STALE_S = 20.0
@@ -82,7 +85,7 @@ class GpuReader:
     def _ask_nvml(self) -> GpuAnswer:
         # One thread that hangs is enough to know; while it does, nothing is gained by waiting for it again.
         already_late = self._nvml.waiting_s > self._nvml_wait_s
-        self._nvml.ask()
+        self._nvml.ask(NVML_EVERY_S)
         answer = self._nvml.answer(0.0 if already_late else self._nvml_wait_s)
         if answer is not None and self._nvml.waiting_s == 0 and self._nvml.age_s <= NVML_FRESH_S:
             return answer

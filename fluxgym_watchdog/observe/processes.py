@@ -13,10 +13,15 @@ from fluxgym_watchdog.observe import procfs
 from fluxgym_watchdog.records import Process, ProcessId, Role
 
 TRAINER_SUFFIX = "_train_network.py"
+RUN_VARIABLE = "FLUXGYM_WATCHDOG_RUN"
+"""Carries the run's folder in the environment of all its processes, so that strays can be found."""
+OUR_COMMANDS = frozenset({"fluxgym_watchdog", "fluxgym-watchdog"})
 RESCAN_S = 10.0
 """How often the whole machine is searched for new children; in between only the known processes are asked."""
 CREATE_TIME_TOLERANCE_S = 2.0
 """A stepped clock moves the create times that the system reports, by far less than a pid takes to come round again."""
+_identities: dict[int, tuple[ProcessId, int]] = {}
+"""By pid: the identity that we gave a process, with its start in ticks since the boot, which no stepped clock moves."""
 
 
 @dataclass(slots=True)
@@ -104,37 +109,55 @@ def is_trainer(command_line: list[str]) -> bool:
     """Whether this is `python …_train_network.py …` itself, not a launcher or shell that names it further on."""
     if not command_line or "python" not in Path(command_line[0]).name.lower():
         return False
-    script = next((word for word in command_line[1:] if not word.startswith("-")), "")
-    return script.endswith(TRAINER_SUFFIX)
+    words = iter(command_line[1:])
+    for word in words:
+        if word in ("-X", "-W"):
+            next(words, "")
+        elif not word.startswith("-"):
+            return word.endswith(TRAINER_SUFFIX)
+    return False
 
 
-def find_trainers(output_dir: Path, output_name: str | None, cwd: Path) -> list[ProcessId]:
+def find_trainers(output_dir: Path, output_name: str | None, cwd: Path, run_mark: str = "") -> list[ProcessId]:
     """The trainers on this machine that write into `output_dir` (and under this name, where one is given).
 
     They are told by their `--output_dir`, taken relative to their own working directory, never by the program's name.
+    Where `run_mark` is given, those whose environment says that they belong to another run are left out. While a
+    launcher is still importing there is no trainer yet: then the launcher is returned.
     """
-    found = []
+    found, launchers = [], []
     for process in psutil.process_iter(["pid"]):
         line = _command_line(process)
-        if not is_trainer(line):
+        launches = any(w.endswith(TRAINER_SUFFIX) for w in line) and role_of(line, []) is Role.LAUNCHER
+        if not launches and not is_trainer(line):
             continue
         where, name = _value(line, "--output_dir"), _value(line, "--output_name")
         if where is None or (output_name is not None and name != output_name):
             continue
+        if run_mark and (_carried(process, RUN_VARIABLE) or run_mark) != run_mark:
+            continue
         if (_cwd(process, cwd) / where).resolve() == output_dir.resolve():
             identity = identify(process.pid)
-            if identity is not None and role_of(line, _parent_line(process)) is Role.TRAINER:
+            if identity is not None and launches:
+                launchers.append(identity)
+            elif identity is not None and role_of(line, _parent_line(process)) is Role.TRAINER:
                 found.append(identity)
-    return found
+    return found or launchers
 
 
 def find_by_environment(variable: str, value: str) -> list[ProcessId]:
-    """All processes of this machine whose environment holds `variable=value`, wherever they have gone; not our own."""
+    """All processes of this machine whose environment holds `variable=value`, wherever they have gone.
+
+    Left out are this process and those above it, and every other watchdog: a shell or a FluxGym that was started from
+    within a training has inherited the variable, and is no part of the training.
+    """
+    own = {os.getpid(), *(p.pid for p in psutil.Process().parents())}
     found = []
     for process in psutil.process_iter(["pid"]):
-        try:
-            carries = process.pid != os.getpid() and process.environ().get(variable) == value
-        except (psutil.Error, OSError):
+        carries = process.pid not in own and _carried(process, variable) == value
+        if carries and any(
+            Path(w).name in ("fluxgym_watchdog", "fluxgym-watchdog") for w in _command_line(process)[:4]
+        ):
             continue
         identity = identify(process.pid) if carries else None
         if identity is not None:
@@ -146,7 +169,7 @@ def identify(pid: int) -> ProcessId | None:
     """The identity of the process that has this pid now; None where there is none, or only a zombie."""
     try:
         process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else ProcessId(pid, process.create_time())
+        return None if process.status() == psutil.STATUS_ZOMBIE else _identity(process)
     except psutil.Error:
         return None
 
@@ -155,10 +178,21 @@ def find(identity: ProcessId) -> psutil.Process | None:
     """The living process of that identity; None where it is gone, or its pid belongs to another one now."""
     try:
         process = psutil.Process(identity.pid)
-        same = abs(process.create_time() - identity.create_time) <= CREATE_TIME_TOLERANCE_S
+        same = abs(_identity(process).create_time - identity.create_time) <= CREATE_TIME_TOLERANCE_S
         return process if same and process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.Error:
         return None
+
+
+def _identity(process: psutil.Process) -> ProcessId:
+    """The identity that the process had when it was first looked at: its create time moves when the clock is set."""
+    stat, known = procfs.read_stat(process.pid), _identities.get(process.pid)
+    if stat is not None and known is not None and known[1] == stat.started_ticks:
+        return known[0]
+    identity = ProcessId(process.pid, process.create_time())
+    if stat is not None:
+        _identities[process.pid] = (identity, stat.started_ticks)
+    return identity
 
 
 def with_wait_channels(processes: Iterable[Process]) -> tuple[Process, ...]:
@@ -251,6 +285,14 @@ def _command_line(process: psutil.Process) -> list[str]:
         return list(process.cmdline())
     except (psutil.Error, OSError):
         return []
+
+
+def _carried(process: psutil.Process, variable: str) -> str | None:
+    """An environment variable of a process; None where it is not set, or not ours to read."""
+    try:
+        return process.environ().get(variable)
+    except (psutil.Error, OSError):
+        return None
 
 
 def _cwd(process: psutil.Process, fallback: Path) -> Path:

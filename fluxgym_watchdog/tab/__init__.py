@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from gradio.context import Context
@@ -13,11 +14,11 @@ from fluxgym_watchdog.tab.board import Board
 from fluxgym_watchdog.tab.layout import lay_out
 
 
-def build(root: Path, outputs: Path, settings: Settings) -> None:
+def build(root: Path, outputs: Path, settings: Settings, problem: Callable[[], str] = lambda: "") -> None:
     """Adds the tab "Watchdog"; to be called inside the `with gr.Tabs():` of FluxGym's page.
 
-    `root` is the FluxGym folder, `outputs` the folder with its runs. Whatever is raised halfway, the page is left as it
-    was before: without the tab, and working.
+    `root` is the FluxGym folder, `outputs` the folder with its runs; `problem` says what is wrong with the watchdog
+    itself, or nothing. Whatever is raised halfway, the page is left as it was before: without the tab, and working.
     """
     blocks, parent = Context.root_block, Context.block
     if blocks is None or parent is None:
@@ -27,7 +28,7 @@ def build(root: Path, outputs: Path, settings: Settings) -> None:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*api_name=False.*")  # 5.50 announces its end; 6 still takes it
-            lay_out(Board(outputs, settings, find_runs), blocks)
+            lay_out(Board(outputs, settings, find_runs, problem=problem), blocks)
     except BaseException:
         parent.children[:] = children
         for number in set(config.blocks) - known_blocks:

@@ -60,11 +60,13 @@ class Board:
         settings: Settings,
         find_runs: Callable[[Path], list[Path]],
         clock: Callable[[], float] = time.time,
+        problem: Callable[[], str] = lambda: "",
     ) -> None:
         self._outputs = outputs
         self._settings = settings
         self._find_runs = find_runs
         self._clock = clock
+        self._watchdogs_problem = problem
         self._lock = threading.Lock()
         self._feeds: OrderedDict[Path, Feed] = OrderedDict()
         self._drawn: dict[tuple[Path, str], _Drawn] = {}
@@ -78,10 +80,10 @@ class Board:
         With `follow` (nobody has picked the run) the newest run takes over as soon as the shown one is not live.
         """
         with self._lock:
-            now = self._clock()
+            now, note = self._clock(), view.note(self._watchdogs_problem())
             runs = self._found(now)
             if not runs:
-                blank = dict.fromkeys(PARTS, "") | {"card": view.nothing(self._problem)}
+                blank = dict.fromkeys(PARTS, "") | {"card": note + view.nothing(self._problem)}
                 return Show(None, (), blank)
             name = wanted if wanted in runs else next(iter(runs))
             seen = self._feed(runs[name]).look(self._settings, now)
@@ -92,7 +94,7 @@ class Board:
                 name=name,
                 names=tuple(runs),
                 parts={
-                    "card": view.card(seen, series.pace(seen.samples), now),
+                    "card": note + view.card(seen, series.pace(seen.samples), now),
                     "gpu": drawn.gpu,
                     "training": drawn.training,
                     "timeline": tables.timeline(seen.events),

@@ -30,6 +30,7 @@ border:1px solid var(--wd-line)}
 #watchdog-tab .wd-box{border:1px solid var(--wd-line);background:var(--wd-box);padding:14px 16px;
 border-radius:var(--block-radius,0);margin:0}
 #watchdog-tab .wd-card{border-left:5px solid var(--wd-info)}
+#watchdog-tab .wd-note{margin-bottom:12px}
 #watchdog-tab .wd-tone-ok{border-left-color:var(--wd-ok)}#watchdog-tab .wd-tone-act{border-left-color:var(--wd-act)}
 #watchdog-tab .wd-tone-bad{border-left-color:var(--wd-bad)}
 #watchdog-tab .wd h2,#watchdog-tab .wd h3{margin:0;color:var(--wd-fg);font-weight:700;line-height:1.3}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 import time
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fluxgym_watchdog import samples as sample_lines
 from fluxgym_watchdog.records import Sample
 from fluxgym_watchdog.settings import Settings
 from fluxgym_watchdog.store import Store
@@ -84,26 +84,12 @@ class Samples:
             return []
         whole = new[: new.rfind(b"\n") + 1]
         self._offset += len(whole)
-        for row in csv.reader(whole.decode("utf-8", "replace").splitlines()):
+        for line in whole.decode("utf-8", "replace").split("\n")[:-1]:
             if not self._columns:
-                self._columns = row
-            elif (sample := self._sample(row)) is not None:
+                self._columns = line.split(",")
+            elif (sample := sample_lines.parsed(self._columns, line)) is not None:
                 self._found.append(sample)
         return self._found
-
-    def _sample(self, row: list[str]) -> Sample | None:
-        values: dict[str, Any] = {f.name: None for f in fields(Sample)}
-        try:
-            for name, cell in zip(self._columns, row, strict=True):
-                if cell and name in values:
-                    values[name] = int(float(cell)) if name in _WHOLE else float(cell)
-            values["step"] = values["step"] or 0
-            return Sample(**values) if values["at"] is not None and values["gpu"] is not None else None
-        except (ValueError, OverflowError):
-            return None
-
-
-_WHOLE = frozenset({"gpu", "memory_used_bytes", "memory_total_bytes", "step"})
 
 
 def log_tail(run_folder: Path) -> list[str]:

@@ -104,6 +104,14 @@ def host(seen: Seen) -> str:
     return f'<section class="wd wd-box"><h3>Machine</h3><dl class="wd-host">{cells}</dl></section>'
 
 
+def note(problem: str) -> str:
+    """What is wrong with the watchdog itself, above the card; nothing where nothing is."""
+    if not problem:
+        return ""
+    text = escape(sentence(problem))
+    return f'<section class="wd wd-box wd-card wd-tone-bad wd-note"><p class="wd-says wd-bad">{text}</p></section>'
+
+
 def nothing(problem: str = "") -> str:
     """What stands in the card's place while there is no run."""
     text = escape(problem) or (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from fluxgym_watchdog.fluxgym import runner as runner_module
 from fluxgym_watchdog.fluxgym.runner import supervised, train_script_in
 from fluxgym_watchdog.observe.gpu import GpuReader
-from fluxgym_watchdog.records import RunState
+from fluxgym_watchdog.records import RunRecord, RunState
 from fluxgym_watchdog.settings import Settings
 from fluxgym_watchdog.store import Store
 from fluxgym_watchdog.watchdog import Watchdog
@@ -121,6 +122,13 @@ class TestOriginal:
         assert len(runner.ran) == 1
         assert runner.exit_code == 0
 
+    def test_runs_the_training_if_its_log_cannot_be_looked_at(self, gym: Callable[..., Gym]) -> None:
+        made = gym()
+        (made.training.run_folder / "training.log").symlink_to("x" * 300)  # stat raises: the name is too long
+        _, shown = made.press_start()
+        assert list(shown) == ["the original ran"]
+        assert not made.training.store.is_held()
+
     def test_runs_a_script_that_we_do_not_understand(self, gym: Callable[..., Gym]) -> None:
         made = gym()
         made.training.script.write_text("exec my-own-trainer\n")
@@ -202,4 +210,63 @@ class TestTraining:
             list(shown)
         assert [s for _, s in made.training.executed] == [*range(1, 81), *range(1, 81)]
         until(lambda: not made.training.store.is_held(), "the lock to be free")
-        assert time.time() - (made.training.record.attempts[-1].ended_at or 0) < 60
+        assert [(a.fresh, a.outcome) for a in made.training.record.attempts] == [(True, "finished")] * 2
+
+
+class TestGone:
+    @pytest.mark.parametrize("harm", ["folder", "record"])
+    def test_a_training_whose_record_is_gone_for_good_does_not_block_the_queue(
+        self, short_training: Training, monkeypatch: pytest.MonkeyPatch, harm: str
+    ) -> None:
+        gradio = pytest.importorskip("gradio")
+        monkeypatch.setattr(runner_module, "GONE_AFTER_S", 0.2)
+        monkeypatch.setattr(runner_module, "FOLLOW_EVERY_S", 0.05)
+        store = Store(short_training.run_folder)
+
+        def train(_: Path) -> Store:
+            store.write_record(RunRecord("demo-lora", RunState.TRAINING))
+            if harm == "folder":
+                shutil.rmtree(store.run_folder)
+            else:
+                (store.folder / "run.json").write_text("{")
+            return store
+
+        runner = supervised(LogsViewRunner, train)()
+        with pytest.raises(gradio.Error, match="folder is gone"):
+            list(runner.run_command([f'bash "{short_training.script}"'], cwd=str(short_training.root)))
+        assert runner.ran == []
+        assert runner.exit_code == 1
+        assert "folder is gone" in runner.lines[-1]
+
+    def test_a_record_is_waited_for_as_long_as_somebody_supervises(
+        self, short_training: Training, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(runner_module, "GONE_AFTER_S", 0.0)
+        monkeypatch.setattr(runner_module, "FOLLOW_EVERY_S", 0.0)
+        store = Store(short_training.run_folder)
+        looks: list[int] = []
+
+        def held() -> bool:
+            looks.append(1)
+            if len(looks) == 20:
+                store.write_record(RunRecord("demo-lora", RunState.FINISHED))
+            return len(looks) <= 20
+
+        monkeypatch.setattr(store, "is_held", held)
+        runner = supervised(LogsViewRunner, lambda _: store)()
+        list(runner.run_command([f'bash "{short_training.script}"'], cwd=str(short_training.root)))
+        assert runner.exit_code == 0
+
+    def test_a_folder_deleted_under_a_training_ends_with_it(
+        self, gym: Callable[..., Gym], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        gradio = pytest.importorskip("gradio")
+        monkeypatch.setattr(runner_module, "GONE_AFTER_S", 0.2)
+        made = gym("stop@10", replace(SETTINGS, stuck_threshold=120))
+        _, shown = made.press_start()
+        next(shown)
+        trainer = made.training.parked()
+        shutil.rmtree(made.training.run_folder)
+        trainer.kill()
+        with pytest.raises(gradio.Error, match="folder is gone"):
+            list(shown)

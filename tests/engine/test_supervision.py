@@ -14,14 +14,13 @@ from fluxgym_watchdog.records import Attempt, DecisionKind, Finding, FindingKind
 from fluxgym_watchdog.settings import Settings
 from fluxgym_watchdog.starting import ahead_of
 from fluxgym_watchdog.watchdog import Watchdog
-from tests.engine.test_watchdog import tick_until, watchdogs  # noqa: F401 - the fixture
 from tests.judge.builders import NOW, state
-from tests.trainings import Training
+from tests.trainings import Training, tick_until
 
 
 def test_a_silence_is_looked_at_closely_once_and_kept_as_files(
     short_training: Training,
-    watchdogs: Callable[..., Watchdog],  # noqa: F811 - the fixture
+    watchdogs: Callable[..., Watchdog],
 ) -> None:
     watchdog = watchdogs("hang@50")
     watchdog.train(short_training.script)
@@ -39,7 +38,7 @@ def test_a_silence_is_looked_at_closely_once_and_kept_as_files(
 
 def test_a_trainer_that_hangs_after_its_final_weights_is_ended_and_the_run_is_finished(
     short_training: Training,
-    watchdogs: Callable[..., Watchdog],  # noqa: F811 - the fixture
+    watchdogs: Callable[..., Watchdog],
 ) -> None:
     watchdog = watchdogs("hang@ending")
     watchdog.train(short_training.script)
@@ -73,7 +72,7 @@ def test_states_are_told_apart_by_the_clock_of_their_file_system() -> None:
 
 def test_a_launch_notes_the_clock_of_the_file_system(
     short_training: Training,
-    watchdogs: Callable[..., Watchdog],  # noqa: F811 - the fixture
+    watchdogs: Callable[..., Watchdog],
 ) -> None:
     watchdog = watchdogs()
     watchdog.train(short_training.script)

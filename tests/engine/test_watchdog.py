@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,32 +14,13 @@ from typing import Any
 import psutil
 import pytest
 
-from fluxgym_watchdog.observe.gpu import GpuReader
 from fluxgym_watchdog.records import RunState
-from fluxgym_watchdog.settings import Settings
 from fluxgym_watchdog.store import Held, Store
 from fluxgym_watchdog.supervision import Supervision
 from fluxgym_watchdog.watchdog import Watchdog
-from tests.trainings import PARKED, PATIENCE_S, Training, clean_up, until
+from tests.trainings import PARKED, QUICK_SETTINGS, Training, clean_up, tick_until, until
 
-SETTINGS = Settings(check_interval=0.1, stuck_threshold=3, backoff=0.1, stop_grace=1)
-PATIENT = replace(SETTINGS, stuck_threshold=120)
-
-
-@pytest.fixture
-def watchdogs(short_training: Training, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Watchdog]]:
-    """Makes watchdogs in this very process, whose trainings run in the demo's environment."""
-    made: list[Watchdog] = []
-
-    def make(faults: str = "", settings: Settings = SETTINGS) -> Watchdog:
-        for name, value in short_training.environment(DEMO_FAULTS=faults).items():
-            monkeypatch.setenv(name, value)
-        made.append(Watchdog(short_training.root / "outputs", settings, gpu=GpuReader()))
-        return made[-1]
-
-    yield make
-    for watchdog in made:
-        watchdog.stop()
+PATIENT = replace(QUICK_SETTINGS, stuck_threshold=120)
 
 
 def tick_until_parked(watchdog: Watchdog, training: Training) -> psutil.Process:
@@ -48,16 +29,6 @@ def tick_until_parked(watchdog: Watchdog, training: Training) -> psutil.Process:
     trainer = training.parked()
     watchdog.tick(time.monotonic())
     return trainer
-
-
-def tick_until(watchdog: Watchdog, condition: Callable[[], Any], what: str) -> Any:
-    """Ticks with the real clock until a condition holds."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"ticked in vain for: {what}"
-        watchdog.tick(time.monotonic())
-        time.sleep(0.05)
-    return found
 
 
 class TestTick:
@@ -194,8 +165,10 @@ class TestRequests:
         short_training.store.request("resume")
         watchdog = watchdogs()
         watchdog.tick(time.monotonic())
-        assert "has no 'accelerate launch" in watchdog.problem
         assert short_training.store.pending_requests() == []
+        assert short_training.state is RunState.FAILED
+        assert "has no 'accelerate launch" in short_training.record.reason
+        assert len(short_training.events("failed")) == 1
 
 
 class TestRecovery:
@@ -271,7 +244,7 @@ class TestRecovery:
 
 
 def test_the_first_tick_of_a_fresh_fluxgym_without_outputs(tmp_path: Path) -> None:
-    watchdog = Watchdog(tmp_path / "outputs", SETTINGS)
+    watchdog = Watchdog(tmp_path / "outputs", QUICK_SETTINGS)
     watchdog.tick(time.monotonic())
     assert watchdog.problem == ""
     clean_up(tmp_path)

@@ -150,11 +150,16 @@ class TestBrokenStates:
         finished_exactly(training, started)
         assert [a.first_step for a in training.record.attempts] == [0, 80]
 
-    def test_a_loss_that_is_no_number_does_not_kill_by_itself(self, short_training: Training) -> None:
-        started = short_training.run(faults="nan@50")
-        assert started.ends() in (0, 93), started.output
-        assert not short_training.events("resumed"), "going on from a broken state cannot help"
-        short_training.nothing_left()
+    def test_a_loss_that_is_no_number_is_said_and_nothing_is_done(self, short_training: Training) -> None:
+        started = short_training.run(*PARKED, faults="nan@20,stop@50")
+        short_training.parked()
+        until(lambda: any("loss is not a number" in t for t in short_training.events("warning")), "the warning")
+        short_training.go_on()
+        finished_exactly(short_training, started)
+        (attempt,) = short_training.record.attempts
+        assert (attempt.exit_code, attempt.outcome) == (0, "finished")
+        for kind in ("stopped", "stalled", "crashed", "resumed"):
+            assert not short_training.events(kind), "going on from a broken state cannot help"
 
 
 class TestKilledWrappers:

@@ -379,7 +379,7 @@ YES, NO = True, False
         (NO, NO, 1, FindingKind.CRASHED),
         (YES, YES, None, FindingKind.FINISHED),
         (YES, NO, None, FindingKind.FINISHED),
-        (NO, YES, None, FindingKind.FINISHED),
+        (NO, YES, None, FindingKind.CRASHED),
         (NO, NO, None, FindingKind.CRASHED),
         (YES, YES, -9, FindingKind.FINISHED),
         (NO, NO, 137, FindingKind.CRASHED),
@@ -462,3 +462,11 @@ def test_a_loss_that_is_not_a_number_is_the_cause_where_no_other_is_told() -> No
     assert find_cause(log((BAR,), loss=math.nan), 1).name == "nan_loss"
     assert find_cause(log(WORDS["no space"][1], loss=math.nan), 1).name == "disk_full"
     assert judge_end(ended(log(loss=math.nan, model_saved=True), 0, NOW), NOW).kind is FindingKind.FINISHED
+
+
+def test_weights_that_nothing_bears_out_may_be_a_copy_that_the_user_made() -> None:
+    weights_at = NOW + 1
+    training, ending = log(step=131), log(step=240, phase=Phase.ENDING)
+    assert judge_end(ended(training, None, weights_at), NOW).kind is FindingKind.CRASHED
+    assert judge_end(ended(ending, None, weights_at), NOW).kind is FindingKind.FINISHED
+    assert judge_end(ended(None, None, weights_at), NOW).kind is FindingKind.FINISHED

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from fluxgym_watchdog.judge import progress
 from fluxgym_watchdog.judge.progress import IO_LIFE_BYTES_PER_S
-from fluxgym_watchdog.records import FindingKind, Phase
+from fluxgym_watchdog.records import FindingKind, Phase, Process, ProcessId, ProcessTree, Role
 from tests.judge.builders import state
 from tests.judge.looks import INTERVAL_S, Watch
 
@@ -95,3 +98,16 @@ def test_a_new_process_does_not_make_old_cpu_time_look_new() -> None:
     watch = Watch()
     watch.pass_time(2, cpu_s=5.0)  # fewer CPU seconds than before: a worker ended
     assert watch.pulse.worked_at < watch.now
+
+
+def test_a_process_counts_from_its_second_look() -> None:
+    watch = Watch(Phase.LOADING)
+    began = watch.now
+    for cpu_s, works in ((600.0, False), (600.0, False), (602.0, True)):
+        watch.now += INTERVAL_S
+        stray = Process(ProcessId(14, 1.0), 1, Role.OTHER, "python", "sleeping", cpu_s, 10**10, 0)
+        seen = watch.snapshot()
+        seen = replace(seen, tree=ProcessTree((*seen.tree.processes, stray)))
+        watch.pulse = progress.listen(watch.pulse, seen, watch.settings)
+        assert watch.pulse.worked_at == (watch.now if works else began)
+        assert watch.pulse.moved_at == began

@@ -35,6 +35,23 @@ def test_stopped_worker_beside_a_working_trainer_is_no_hang() -> None:
     assert watch.pass_time(280).kind is FindingKind.HEALTHY
 
 
+@pytest.mark.parametrize("stop", [{"status": "stopped"}, {"worker_status": "stopped"}, {"wchan": "anon_pipe_write"}])
+def test_patience_with_a_stopped_process_begins_when_it_stops(stop: dict[str, object]) -> None:
+    watch = Watch(Phase.LOADING)
+    assert watch.pass_time(104).kind is FindingKind.HEALTHY
+    assert watch.pass_time(INTERVAL_S, **stop).kind is FindingKind.HEALTHY
+    assert within(watch.found_after(), LEAST_PATIENCE_S)
+    assert watch.kinds[-2] is FindingKind.SUSPECT
+
+
+def test_a_process_that_is_stopped_now_and_then_is_not_stopped() -> None:
+    watch = Watch(Phase.LOADING)
+    for _ in range(3):
+        watch.pass_time(40, status="stopped")
+        watch.pass_time(INTERVAL_S, status="sleeping")
+    assert FindingKind.STALLED not in watch.kinds
+
+
 def test_pipe_that_nobody_reads_is_found_at_once() -> None:
     assert within(Watch(has_log=False, wchan="anon_pipe_write").found_after(), LEAST_PATIENCE_S)
 
@@ -99,6 +116,21 @@ def test_suspect_comes_first_also_where_looks_are_rare() -> None:
     watch.settings = Settings(check_interval=400)
     assert watch.look(400).kind is FindingKind.SUSPECT
     assert watch.look(400).kind is FindingKind.STALLED
+
+
+def test_suspect_comes_first_also_where_patience_shrinks_at_once() -> None:
+    watch = Watch(memory=0.99).steps(20)
+    assert watch.pass_time(600, gpu=100.0, cpu=1.0).kind is FindingKind.HEALTHY
+    assert watch.pass_time(INTERVAL_S, memory=0.5).kind is FindingKind.SUSPECT
+    assert watch.pass_time(INTERVAL_S).kind is FindingKind.STALLED
+
+
+def test_suspect_comes_first_also_where_the_settings_change() -> None:
+    watch = Watch(Phase.LOADING)
+    assert watch.pass_time(100).kind is FindingKind.HEALTHY
+    watch.settings = Settings(check_interval=INTERVAL_S, stuck_threshold=20)
+    assert watch.look(INTERVAL_S).kind is FindingKind.SUSPECT
+    assert watch.look(INTERVAL_S).kind is FindingKind.STALLED
 
 
 @pytest.mark.parametrize("phase", EARLY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from fluxgym_watchdog.judge.warnings import paces, warnings
+from fluxgym_watchdog.judge.warnings import warnings
 from fluxgym_watchdog.records import Gpu, GpuReading, Host, Phase
 from tests.judge.builders import state
 from tests.judge.looks import Watch
@@ -61,7 +61,3 @@ def test_disk_and_memory_that_run_out() -> None:
     assert "disk" in said(Watch(), host=replace(HOST, disk_free_bytes=int(20e9)), checkpoints=(big,))[0]
     assert "disk" in said(Watch(), host=replace(HOST, disk_free_bytes=int(1e9)))[0]
     assert "RAM" in said(Watch(), host=replace(HOST, memory_available_bytes=int(1e9)))[0]
-
-
-def test_paces() -> None:
-    assert paces([(0.0, 1), (2.0, 2), (5.0, 2), (6.0, 4)]) == (2.0, 0.5)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,6 +58,31 @@ def test_a_py_spy_that_hangs_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         raise subprocess.TimeoutExpired(command, 15)
 
     assert "did not answer" in gather(snapshot(GpuReading()), run)["stacks.txt"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the stand-in is a shell script")
+def test_stacks_may_hold_any_bytes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "py-spy"
+    program.write_text("#!/bin/sh\nprintf 'read (sc\\303\\250ne\\377.py:1)'\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(evidence.shutil, "which", lambda *_, **__: str(program))
+    assert "read (scène\ufffd.py:1)" in gather(snapshot(GpuReading()), subprocess.run)["stacks.txt"]
+
+
+def test_all_stacks_together_have_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence.shutil, "which", lambda *_, **__: "/opt/py-spy")
+    now, asked = [0.0], []
+
+    def run(command: list[str], timeout: float, **_: object) -> Any:
+        asked.append((command[-1], timeout))
+        now[0] += min(timeout, 12.0)
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    workers = [replace(TRAINER, id=ProcessId(2**22 + n, 1.0), role=Role.WORKER) for n in range(8)]
+    seen = replace(snapshot(GpuReading()), tree=ProcessTree((*workers, TRAINER)))
+    text = evidence.gather(seen, run, lambda: now[0])["stacks.txt"]
+    assert asked == [(str(os.getpid()), 15.0), (str(2**22), 15.0), (str(2**22 + 1), 6.0)]
+    assert text.endswith("no time left.")
 
 
 def test_gpu_processes_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:

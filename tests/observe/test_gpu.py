@@ -170,6 +170,17 @@ def test_nvml_is_initialised_once() -> None:
     assert nvml.inits == 1
 
 
+def test_runs_looked_at_in_the_same_second_share_one_reading() -> None:
+    nvml, clock = FakeNvml(), Clock()
+    gpus = reader(nvml, clock=clock)
+    first = gpus.read()
+    nvml.count = 2
+    clock.now += 0.9
+    assert gpus.read() == first
+    clock.now += 0.1
+    assert len(gpus.read().gpus) == 2
+
+
 def test_old_versions_give_bytes() -> None:
     nvml = FakeNvml()
     nvml.name = b"NVIDIA Old\xff"

@@ -343,6 +343,25 @@ def test_no_runs_and_an_unreadable_folder_say_so(tmp_path: Path) -> None:
     assert "cannot be read" in card
 
 
+def test_the_watchdogs_own_problem_stands_above_the_card_until_it_is_over(
+    tmp_path: Path, write_run: Callable[..., Store]
+) -> None:
+    problems = [f"a.yaml: {HOSTILE}"]
+    there = Board(tmp_path / "outputs", Settings(), find_runs, clock=lambda: NOW, problem=lambda: " ".join(problems))
+    without_runs = there.show(None, "all").parts["card"]
+    write_run(tmp_path / "outputs")
+    there = Board(tmp_path / "outputs", Settings(), find_runs, clock=lambda: NOW, problem=lambda: " ".join(problems))
+    with_run = there.show(None, "all").parts["card"]
+    assert "No training yet" in without_runs
+    assert "persian-miniature" in with_run
+    for html in (without_runs, with_run):
+        assert text_of(html).strip().startswith("A.yaml: <script>alert(1)")
+        assert not Tags(html).names & {"script", "img"}
+    problems.clear()
+    assert there.show(None, "all").parts["card"] in with_run
+    assert "wd-note" not in there.show(None, "all").parts["card"]
+
+
 def test_a_look_at_a_long_run_is_quick(tmp_path: Path, write_run: Callable[..., Store], make_samples: Any) -> None:
     store = write_run(tmp_path / "outputs")
     store.append_samples(make_samples(10_000, NOW + 30_000))

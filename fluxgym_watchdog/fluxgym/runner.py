@@ -20,6 +20,10 @@ from fluxgym_watchdog.store import Held, Store
 log = logging.getLogger("fluxgym_watchdog.runner")
 
 FOLLOW_EVERY_S = 0.5
+QUEUED_START_S = 15.0
+QUEUED_START = "This run has finished just now. To train it again from the beginning, press Start once more."
+"""Gradio serves one Start at a time: one that was pressed during a training comes in the moment that it ends, and would
+train over what has just been finished."""
 BAR = re.compile(r"\s*([^|%]*?):?\s*\d+%\|")
 """A redraw of a progress bar, and what stands before its percentage: `steps:   5%|`."""
 SHOWN_AFTER_JOINING_BYTES = 64_000
@@ -44,6 +48,8 @@ def supervised(runner: type, train: Callable[[Path], Store]) -> type:
                 yield from super().run_command(command, *args, **kwargs)
                 return
             store, offset = followed
+            if (finished := store.read_record()[0]) is not None and _just_finished(finished):
+                yield self.log(QUEUED_START)
             record = yield from _follow(self, store, offset)
             self.exit_code = _exit_code(record)
             if record is None or record.state is not RunState.FINISHED:
@@ -81,6 +87,9 @@ def _handed_over(script: Path, train: Callable[[Path], Store]) -> tuple[Store, i
     try:
         size_before = log_path.stat().st_size if log_path.exists() else 0
         record, _ = Store(script.parent).read_record()
+        if record is not None and _just_finished(record):
+            log.warning("%s: %s", script.parent.name, QUEUED_START)
+            return Store(script.parent), size_before
         joins = record is not None and record.state not in OVER and Store(script.parent).is_held()
         store = train(script)
     except Held:
@@ -94,6 +103,12 @@ def _handed_over(script: Path, train: Callable[[Path], Store]) -> tuple[Store, i
         )
         log.warning("%s: %s", script.parent.name, text)
     return store, max(0, size_before - SHOWN_AFTER_JOINING_BYTES) if joins else size_before
+
+
+def _just_finished(record: RunRecord) -> bool:
+    attempt = record.attempt
+    ended_at = attempt.ended_at if attempt is not None and record.state is RunState.FINISHED else None
+    return ended_at is not None and 0 <= time.time() - ended_at < QUEUED_START_S
 
 
 def _follow(runner: Any, store: Store, offset: int) -> Generator[Any, None, RunRecord | None]:
@@ -154,4 +169,5 @@ def _verdict(record: RunRecord | None) -> str:
 def _error(record: RunRecord | None) -> Exception:
     import gradio  # noqa: PLC0415 - nothing else here needs it
 
-    return gradio.Error(_verdict(record), duration=None)  # type: ignore[no-any-return]
+    stopped = record is not None and record.state is RunState.STOPPED
+    return gradio.Error(_verdict(record), duration=10 if stopped else None)  # type: ignore[no-any-return]

@@ -122,7 +122,7 @@ CAUSES: tuple[Cause, ...] = (
             r"paging file is too small",
             r"os error 1455",
         ),
-        "the machine ran out of memory",
+        "it was killed or failed for want of memory: most often the machine ran out of RAM",
         "Close other programs, add swap, use fewer data loader workers, or a machine with more RAM.",
         "FluxGym issues 78, 417; the kernel's out-of-memory killer sends SIGKILL",
         wait_for="memory",
@@ -167,7 +167,8 @@ CAUSES: tuple[Cause, ...] = (
             r"is not a directory",
         ),
         "a file that the train script names is missing",
-        "Check the paths in the train script and that the models were downloaded.",
+        "Check the paths in the train script and that the models were downloaded. If accelerate itself was not found, "
+        "activate FluxGym's environment first.",
         "Python, bash; sd-scripts dataset check",
         retry_after_steps=True,
     ),

@@ -94,8 +94,11 @@ class Samples:
 
 def log_tail(run_folder: Path) -> list[str]:
     """The last lines of training.log as a terminal would show them: of a redrawn bar only its newest drawing."""
+    path = run_folder / "training.log"
     try:
-        with (run_folder / "training.log").open("rb") as file:
+        if not path.is_file():
+            return []
+        with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - LOG_BYTES))
             text = file.read().decode("utf-8", "replace")
@@ -104,7 +107,8 @@ def log_tail(run_folder: Path) -> list[str]:
     lines = []
     for line in text.replace("\r\n", "\n").split("\n"):
         drawings = [drawing for drawing in line.split("\r") if drawing.strip()]
-        lines.append(_ESCAPES.sub("", drawings[-1]).rstrip() if drawings else "")
+        # rich pads its columns to the width it was given: on a page that only breaks the lines.
+        lines.append(re.sub(r"(?<=\S) {3,}", "  ", _ESCAPES.sub("", drawings[-1])).rstrip() if drawings else "")
     if size > LOG_BYTES:
         lines = lines[1:] or lines
     while lines and not lines[-1]:

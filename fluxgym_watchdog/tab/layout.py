@@ -76,10 +76,10 @@ def lay_out(board: Board, root_block: Any) -> None:
         _say(board.ask(picked, "stop"), "Asked to stop.")
 
     def ask_resume(picked: str | None) -> None:
-        _say(board.ask(picked, "resume"), "Asked to go on.")
+        _say(board.ask(picked, "resume"), "Asked to resume.")
 
     def ask_resume_from(picked: str | None, chosen: str) -> None:
-        _say(board.ask(picked, "resume", checkpoint=str(chosen)), "Asked to go on from the chosen state.")
+        _say(board.ask(picked, "resume", checkpoint=str(chosen)), "Asked to resume from the chosen state.")
 
     gr.on(
         [look.click, picker.input, span.input],

@@ -128,7 +128,7 @@ def _card(seen: Seen, now: float, tone: str, label: str, body: str) -> str:
     if record and record.attempt:
         facts.append(f"attempt {record.attempt.number}")
         if (recovered := len(_resumed(record))) > 0:
-            facts.append(f"went on {recovered} time{'s' if recovered > 1 else ''}, {_lost(record)} steps trained again")
+            facts.append(f"resumed {recovered} time{'s' if recovered > 1 else ''}, {_lost(record)} steps trained again")
         if record.restarts:
             facts.append(
                 f"{record.restarts} restart{'s' if record.restarts > 1 else ''} in a row without a new checkpoint"
@@ -144,7 +144,7 @@ def _card(seen: Seen, now: float, tone: str, label: str, body: str) -> str:
 
 
 def _asked(seen: Seen) -> str:
-    asked = {"stop": "Asked to stop.", "resume": "Asked to go on."}
+    asked = {"stop": "Asked to stop.", "resume": "Asked to resume."}
     texts = [text for kind, text in asked.items() if seen.pending(kind)]
     return f'<p class="wd-says wd-act">{" ".join(texts)} Waiting for the watchdog to take it up.</p>' if texts else ""
 
@@ -160,7 +160,7 @@ def _progress(record: RunRecord, status: Status | None) -> str:
         for a in _resumed(record)
     )
     epochs = _epochs(record, status, step, total)
-    resumed = f"<span>went on from step {begun}</span>" if begun else ""
+    resumed = f"<span>resumed at step {begun}</span>" if begun else ""
     before, after = _percent(min(begun, step), total), _percent(max(0, step - begun), total)
     return (
         f'<div class="wd-bar" role="progressbar" aria-label="steps" aria-valuemin="0" aria-valuemax="{total}" '
@@ -176,7 +176,7 @@ def _numbers(seen: Seen, pace: Pace | None, now: float) -> str:
         return ""
     cells: list[tuple[str, str]] = []
     per_step = pace.median_s if pace else status.seconds_per_step
-    if seen.live and not seen.stale and status.total_steps and per_step:
+    if seen.state is RunState.TRAINING and not seen.stale and status.total_steps and per_step:
         left = max(0, status.total_steps - status.step)
         text = "left"
         if pace and pace.high_s - pace.low_s > 0.05 * pace.median_s:

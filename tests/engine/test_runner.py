@@ -202,7 +202,10 @@ class TestTraining:
             list(shown)
         assert made.training.state is RunState.STOPPED
 
-    def test_a_second_start_of_a_finished_run_trains_again(self, gym: Callable[..., Gym]) -> None:
+    def test_a_second_start_of_a_finished_run_trains_again(
+        self, gym: Callable[..., Gym], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(runner_module, "QUEUED_START_S", 0.0)
         """As FluxGym does: Start begins from nothing."""
         made = gym()
         for _ in range(2):
@@ -211,6 +214,17 @@ class TestTraining:
         assert [s for _, s in made.training.executed] == [*range(1, 81), *range(1, 81)]
         until(lambda: not made.training.store.is_held(), "the lock to be free")
         assert [(a.fresh, a.outcome) for a in made.training.record.attempts] == [(True, "finished")] * 2
+
+    def test_a_start_that_waited_in_the_queue_does_not_train_over_what_has_just_finished(
+        self, gym: Callable[..., Gym], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(runner_module, "QUEUED_START_S", 3600.0)
+        made = gym()
+        list(made.press_start()[1])
+        runner, shown = made.press_start()
+        assert "press Start once more" in list(shown)[-1]
+        assert runner.exit_code == 0
+        assert len(made.training.record.attempts) == 1
 
 
 class TestGone:

@@ -84,8 +84,10 @@ def test_a_trainer_of_another_run_is_left_out(tmp_path: Path, carried: str | Non
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        trainers = find_trainers(tmp_path, "x", tmp_path, mark)
-        process.kill()
+        try:
+            trainers = find_trainers(tmp_path, "x", tmp_path, mark)
+        finally:
+            process.kill()
     assert [p.pid for p in trainers] == ([process.pid] if found else [])
 
 
@@ -100,6 +102,8 @@ def test_a_trainer_whose_environment_cannot_be_read_is_kept(tmp_path: Path, monk
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        trainers = find_trainers(tmp_path, None, tmp_path, "/o/mine")
-        process.kill()
+        try:
+            trainers = find_trainers(tmp_path, None, tmp_path, "/o/mine")
+        finally:
+            process.kill()
     assert [p.pid for p in trainers] == [process.pid]

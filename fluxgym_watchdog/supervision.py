@@ -161,7 +161,7 @@ class Supervision:
         """
         explained = set(self._marked()) if self.record.attempts else set()
         name = launch.output_name(self._script, self.run_folder) if self._script else None
-        found = find_trainers(self._output_dir, name, self.cwd, launch.run_mark(self.run_folder))
+        found = find_trainers(self._output_dir, name, self.cwd, launch.run_mark(self.run_folder), or_launchers=True)
         return [p for p in found if p not in explained]
 
     def take_over(self, trainers: Collection[ProcessId]) -> None:

@@ -188,7 +188,7 @@ class Watchdog:
             store = Store(output_dir)
             record, _ = store.read_record()
             live = record is not None and record.state in LIVE_STATES
-            if not live and not find_trainers(output_dir, None, fluxgym_of(script.parent)):
+            if not live and not find_trainers(output_dir, None, fluxgym_of(script.parent), or_launchers=True):
                 return None
             supervision = self._supervise(store, script, strict=strict)
             with self._dropped_on_error(output_dir.name):

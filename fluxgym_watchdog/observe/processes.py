@@ -118,12 +118,14 @@ def is_trainer(command_line: list[str]) -> bool:
     return False
 
 
-def find_trainers(output_dir: Path, output_name: str | None, cwd: Path, run_mark: str = "") -> list[ProcessId]:
+def find_trainers(
+    output_dir: Path, output_name: str | None, cwd: Path, run_mark: str = "", *, or_launchers: bool = False
+) -> list[ProcessId]:
     """The trainers on this machine that write into `output_dir` (and under this name, where one is given).
 
     They are told by their `--output_dir`, taken relative to their own working directory, never by the program's name.
     Where `run_mark` is given, those whose environment says that they belong to another run are left out. While a
-    launcher is still importing there is no trainer yet: then the launcher is returned.
+    launcher is still importing there is no trainer yet: with `or_launchers` the launcher is then returned.
     """
     found, launchers = [], []
     for process in psutil.process_iter(["pid"]):
@@ -142,7 +144,7 @@ def find_trainers(output_dir: Path, output_name: str | None, cwd: Path, run_mark
                 launchers.append(identity)
             elif identity is not None and role_of(line, _parent_line(process)) is Role.TRAINER:
                 found.append(identity)
-    return found or launchers
+    return found or (launchers if or_launchers else [])
 
 
 def find_by_environment(variable: str, value: str) -> list[ProcessId]:

@@ -230,8 +230,9 @@ class Store:
         The run's own folder is not made: a run that was deleted must not come back as an empty one.
         """
         try:
-            self.folder.mkdir(exist_ok=True)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.parent.is_dir():
+                self.folder.mkdir(exist_ok=True)
+                path.parent.mkdir(parents=True, exist_ok=True)
             yield
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path)) from error

@@ -23,6 +23,8 @@ SIMULATED = "FLUXGYM_WATCHDOG_SIMULATED_GPU"
 NVML_WAIT_S = 1.0
 """How long one reading waits for NVML, which answers in milliseconds unless the driver hangs."""
 
+NVML_RETRY_S = 10.0
+"""Where no GPU was ever read there is most likely no driver; one that comes later is still found."""
 NVML_EVERY_S = 1.0
 """Runs that are looked at in the same second share one answer; a driver's own averages are hardly newer."""
 
@@ -85,9 +87,11 @@ class GpuReader:
     def _ask_nvml(self) -> GpuAnswer:
         # One thread that hangs is enough to know; while it does, nothing is gained by waiting for it again.
         already_late = self._nvml.waiting_s > self._nvml_wait_s
-        self._nvml.ask(NVML_EVERY_S)
+        last = self._nvml.answer()
+        every_s = NVML_EVERY_S if last is None or last.gpus or self._expected else NVML_RETRY_S
+        self._nvml.ask(every_s)
         answer = self._nvml.answer(0.0 if already_late else self._nvml_wait_s)
-        if answer is not None and self._nvml.waiting_s == 0 and self._nvml.age_s <= NVML_FRESH_S:
+        if answer is not None and self._nvml.waiting_s == 0 and self._nvml.age_s <= max(NVML_FRESH_S, every_s):
             return answer
         return GpuAnswer(problem=_no_answer("NVML", self._nvml.waiting_s))
 

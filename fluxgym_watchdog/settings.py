@@ -53,7 +53,7 @@ def load(folder: Path) -> Settings:
     """
     path = folder / FILE_NAME
     if path.exists() and not path.is_file():
-        raise SettingsError(f"{path}: is not a file")
+        raise SettingsError(f"{path}: cannot be read: it is not a file")
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

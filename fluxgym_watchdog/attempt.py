@@ -15,7 +15,7 @@ from fluxgym_watchdog.observe.gpu import GpuReader
 from fluxgym_watchdog.observe.processes import ProcessReader
 from fluxgym_watchdog.observe.run import RunObserver
 from fluxgym_watchdog.observe.trainlog import LogFollower
-from fluxgym_watchdog.records import Attempt, Checkpoint, Finding, FindingKind, Phase, RunRecord, Snapshot
+from fluxgym_watchdog.records import Attempt, Checkpoint, Finding, FindingKind, RunRecord, Snapshot
 from fluxgym_watchdog.settings import Settings
 
 
@@ -95,9 +95,3 @@ class AttemptWatch:
     def learned(self) -> dict[str, float]:
         """The longest normal silence by phase, in seconds."""
         return dict(self._pulse.longest) if self._pulse else {}
-
-    @property
-    def phase(self) -> Phase:
-        """What the trainer is doing."""
-        seen = self.snapshot.log if self.snapshot else None
-        return seen.phase if seen is not None else Phase.UNKNOWN

@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from fluxgym_watchdog import __version__
+from fluxgym_watchdog.act.launch import output_name
 from fluxgym_watchdog.act.script import LOOKED_FOR, ScriptError
 from fluxgym_watchdog.act.script import read as read_script
 from fluxgym_watchdog.explain import explain, in_words
@@ -326,7 +327,7 @@ def _checkpoints(folder: Path) -> tuple[Checkpoint, ...]:
     name = folder.name
     try:
         script = script_of(folder)
-        name = read_script(script.read_bytes(), batch=script.suffix == ".bat").option("--output_name") or name
+        name = output_name(read_script(script.read_bytes(), batch=script.suffix == ".bat"), folder)
     except (NotARun, ScriptError):
         pass  # then the folder's own name is the best guess
     return CheckpointReader(folder, name).read()

@@ -159,7 +159,7 @@ class Journal:
             epoch=progress.epoch if progress else None,
             epochs=progress.epochs if progress else None,
             loss=progress.loss if progress else None,
-            seconds_per_step=self._seconds_per_step(),
+            seconds_per_step=median(paces_s) if (paces_s := self.paces_s) else None,
             heartbeat_at=self._clock() - silence_s if snapshot else None,
             count=progress.count if progress else 0,
             count_total=progress.count_total if progress else None,
@@ -173,9 +173,6 @@ class Journal:
             gpu_problem=snapshot.gpu.problem if snapshot and not snapshot.gpu.gpus else "",
         )
         self._status_written = self._write(lambda: self._store.write_status(seen))
-
-    def _seconds_per_step(self) -> float | None:
-        return median(self.paces_s) if self.paces_s else None
 
     def _catch_up(self) -> None:
         """Writes what could not be written before, and says so when all of it is."""

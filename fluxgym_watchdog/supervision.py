@@ -76,16 +76,19 @@ class Supervision:
         self._script_path, self._gpu, self._clock = script, gpu, clock
         self._script: train_script.Script | None = None
         self._script_problem = ""
-        self._output_dir, output_name = self.run_folder, self.run_folder.name
+        self._output_dir = self.run_folder
+        self._output_name: str | None = None
         try:
-            self._script = train_script.read(script.read_bytes(), batch=script.suffix == ".bat")
-            self._output_dir = launch.output_dir(self._script, cwd, self.run_folder)
-            output_name = launch.output_name(self._script, self.run_folder)
-            _refuse_foreign_folder(script, self._output_dir, self.run_folder)
+            read = train_script.read(script.read_bytes(), batch=script.suffix == ".bat")
+            _refuse_foreign_folder(script, launch.output_dir(read, cwd, self.run_folder), self.run_folder)
         except (ScriptError, OSError) as error:
             if strict:
                 raise
-            self._script, self._script_problem = None, f"the train script cannot be used: {error}"
+            self._script_problem = f"the train script cannot be used: {error}"
+        else:
+            self._script = read
+            self._output_dir = launch.output_dir(read, cwd, self.run_folder)
+            self._output_name = launch.output_name(read, self.run_folder)
         record, problem = store.read_record()
         if store.unread:  # a new record would replace one that may be read the next time
             raise OSError(errno.EIO, problem, str(store.folder / "run.json"))
@@ -95,7 +98,7 @@ class Supervision:
             self._journal.tell("problem", problem, "bad")
         if self.record.name != self.run_folder.resolve().name:
             self._forget_origin()
-        self._checkpoints = CheckpointReader(self._output_dir, output_name)
+        self._checkpoints = CheckpointReader(self._output_dir, self._output_name or self.run_folder.name)
         self._watch = self._watch_attempt(ProcessReader())
         self._stop: Stop | None = None
         self._saved_at = float("-inf")
@@ -160,8 +163,9 @@ class Supervision:
         What a launch of ours has left behind is explained, unless the record was lost.
         """
         explained = set(self._marked()) if self.record.attempts else set()
-        name = launch.output_name(self._script, self.run_folder) if self._script else None
-        found = find_trainers(self._output_dir, name, self.cwd, launch.run_mark(self.run_folder), or_launchers=True)
+        found = find_trainers(
+            self._output_dir, self._output_name, self.cwd, launch.run_mark(self.run_folder), or_launchers=True
+        )
         return [p for p in found if p not in explained]
 
     def take_over(self, trainers: Collection[ProcessId]) -> None:

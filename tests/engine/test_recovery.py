@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from fluxgym_watchdog.act.launch import RUN_VARIABLE, run_mark, saving_options
-from fluxgym_watchdog.act.script import read
+from fluxgym_watchdog.act.script import ScriptError, read
 from fluxgym_watchdog.fluxgym.runs import find_runs
+from fluxgym_watchdog.observe.gpu import GpuReader
 from fluxgym_watchdog.observe.processes import find_by_environment
 from fluxgym_watchdog.records import RunState
-from fluxgym_watchdog.settings import SettingsError, load
+from fluxgym_watchdog.settings import Settings, SettingsError, load
 from fluxgym_watchdog.store import Store
 from fluxgym_watchdog.supervision import Supervision
 from fluxgym_watchdog.watchdog import Watchdog
@@ -97,6 +98,20 @@ def test_a_run_without_its_script_can_still_be_stopped(short_training: Training,
     assert ended.ends() == 0
     assert short_training.state is RunState.STOPPED
     short_training.nothing_left()
+
+
+def test_a_copied_folder_has_no_part_in_the_training_that_its_script_names(short_training: Training) -> None:
+    """Started by something else, the original carries no mark: only its folder tells whose it is."""
+    short_training.plain(DEMO_FAULTS="stop@50")
+    trainer = short_training.parked()
+    short_training.store.folder.mkdir()  # as a watched run has
+    copy = short_training.run_folder.with_name("copy")
+    shutil.copytree(short_training.run_folder, copy)
+    with pytest.raises(ScriptError, match="another run's folder"):
+        Supervision(Store(copy), copy / "train.sh", short_training.root, Settings(), GpuReader())
+    lenient = Supervision(Store(copy), copy / "train.sh", short_training.root, Settings(), GpuReader(), strict=False)
+    assert lenient.strangers() == []
+    assert trainer.is_running()
 
 
 def test_a_script_that_ends_before_its_training_is_watched_to_the_end(

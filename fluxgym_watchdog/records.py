@@ -182,6 +182,10 @@ class Checkpoint:
     epoch it lies in. `attempt_step` is `current_step` of train_state.json, relative to the attempt that wrote it.
     `saved_at` is the time of the commit marker (random_states_0.pkl) or of the weights file. `sound` is what the
     soundness test says, `reason` why not.
+
+    What needs the run's record is filled in by `judge.restart.placed`: `step` is the optimizer step that it holds,
+    counted over the whole run (None: it cannot be told); `aside` says why a sound one is not gone on from by itself
+    (set aside after a failure, of an earlier training, ...), '' where it is.
     """
 
     name: str
@@ -194,11 +198,52 @@ class Checkpoint:
     attempt_step: int | None = None
     step_in_name: int | None = None
     final: bool = False
+    step: int | None = None
+    aside: str = ""
 
     @property
     def stamp(self) -> str:
         """Name and time: states are rewritten in place, and a quarantine must not outlive the content it was for."""
         return f"{self.name}@{self.saved_at:.3f}"
+
+
+@dataclass(frozen=True, slots=True)
+class SaveOffer:
+    """A closer interval between saves: `option` and `every` are the trainer's, `steps` is the interval in steps.
+
+    `most_s` is what can be lost at most then, in seconds (None: the pace is not known yet); `more_files` and
+    `more_bytes` are what it costs by the end of the run (None: sizes are not known).
+    """
+
+    option: str
+    every: int
+    steps: int
+    most_s: float | None = None
+    more_files: int = 0
+    more_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Saves:
+    """How much work hangs on the run's saves, and whether the next ones fit on the disk.
+
+    `every_steps`: steps between two states (None: not known, or none is saved). `since_steps`, `since_s`: the work
+    since the last sound state. `most_s`: the most that can be lost between two saves; None while the pace is unknown.
+    `next_in_steps`: when the next one comes. `next_bytes`: what it takes, `estimated` where none was saved yet;
+    `fits`: whether there is room for it (None: not known). `warning`: what the user should know and may do, or ''.
+    `offer`: a closer interval, where this one risks more than the setting `max_work_at_risk`.
+    """
+
+    every_steps: int | None = None
+    since_steps: int = 0
+    since_s: float | None = None
+    most_s: float | None = None
+    next_in_steps: int | None = None
+    next_bytes: int | None = None
+    estimated: bool = False
+    fits: bool | None = None
+    warning: str = ""
+    offer: SaveOffer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -426,3 +471,4 @@ class Status:
     next_start_at: float | None = None
     problem: str = ""
     gpu_problem: str = ""
+    saves: Saves | None = None

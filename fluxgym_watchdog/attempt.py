@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from fluxgym_watchdog.act.launch import LOG_NAME, read_exit_code
@@ -77,6 +78,11 @@ class AttemptWatch:
     @property
     def _files_since(self) -> float:
         return (self._attempt.files_since or self._attempt.started_at) if self._attempt else 0.0
+
+    def begins_at(self, step: int) -> None:
+        """The attempt began at this step of the run: known only once the trainer said how long an epoch is."""
+        if self._attempt is not None:
+            self._attempt = replace(self._attempt, first_step=step, counted_from=step)
 
     @property
     def step(self) -> int:

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
-from datetime import datetime
+from dataclasses import replace
 from pathlib import Path
 
-from fluxgym_watchdog import __version__
-from fluxgym_watchdog.act.launch import output_name
-from fluxgym_watchdog.act.script import LOOKED_FOR, ScriptError
+from fluxgym_watchdog import __version__, cli_shows
+from fluxgym_watchdog.act.script import LOOKED_FOR, NotUnderstood, ScriptError
 from fluxgym_watchdog.act.script import read as read_script
-from fluxgym_watchdog.explain import explain, in_words
-from fluxgym_watchdog.fluxgym.runs import NotARun, expected_script, find_runs, fluxgym_of, script_of
+from fluxgym_watchdog.cli_shows import run_folder_of, say
+from fluxgym_watchdog.fluxgym.runs import NotARun, expected_script, fluxgym_of, script_of
+from fluxgym_watchdog.glance import glance
 from fluxgym_watchdog.journal import LEVELS
-from fluxgym_watchdog.judge.restart import absolute_step
-from fluxgym_watchdog.observe.checkpoints import CheckpointReader
-from fluxgym_watchdog.records import LIVE_STATES, Checkpoint, CheckpointKind, RunRecord, RunState, Status
+from fluxgym_watchdog.records import LIVE_STATES, RunRecord, RunState
 from fluxgym_watchdog.settings import Settings, SettingsError, load, with_values
-from fluxgym_watchdog.store import Held, Store, plain
+from fluxgym_watchdog.store import Held, Store
 from fluxgym_watchdog.watchdog import Watchdog
 
 FINISHED, USAGE, GAVE_UP, DO_NOT_RETRY, STOPPED = 0, 2, 33, 93, 130
@@ -54,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     script = _script(options.script)
     record, _ = Store(script.parent).read_record()
     if record is not None and record.state is RunState.FINISHED and not options.from_beginning:
-        _say(f"{script.parent} is finished. To train it again from the beginning: --from-beginning")
+        say(f"{script.parent} is finished. To train it again from the beginning: --from-beginning")
         return FINISHED
     begin = lambda watchdog: watchdog.train(script)  # noqa: E731
     return _supervise(Store(script.parent), options, begin, _interrupts(), ends_training=True)
@@ -62,15 +58,13 @@ def run(options: argparse.Namespace) -> int:
 
 def resume(options: argparse.Namespace) -> int:
     """Goes on with a run from its newest sound checkpoint."""
-    script = _script(script_of(_run_folder(options.folder)))
+    script = _script(script_of(run_folder_of(options.folder)))
     store = Store(script.parent)
-    record, _ = store.read_record()
-    if (
-        _finished_unwatched(script) if record is None else record.state is RunState.FINISHED
-    ) and not options.checkpoint:
-        _say(f"{script.parent} is finished: there is nothing left to train.")
+    seen = glance(script.parent, Settings())
+    if seen.finished and not options.checkpoint:
+        say(f"{script.parent} is finished: there is nothing left to train.")
         return FINISHED
-    if options.checkpoint and options.checkpoint not in {c.name for c in _checkpoints(script.parent)}:
+    if options.checkpoint and options.checkpoint not in {c.name for c in seen.checkpoints}:
         raise NotARun(f"{script.parent}: no checkpoint {options.checkpoint!r}; see: fluxgym-watchdog checkpoints")
     begin = lambda watchdog: watchdog.resume(script, options.checkpoint)  # noqa: E731
     return _supervise(store, options, begin, _interrupts(), ends_training=True)
@@ -78,13 +72,13 @@ def resume(options: argparse.Namespace) -> int:
 
 def watch(options: argparse.Namespace) -> int:
     """Takes over a training that is running, or waits for one, and stays with it to the end."""
-    folder = _run_folder(options.output_dir)
+    folder = run_folder_of(options.output_dir)
     try:
         script = _script(options.train_script or script_of(folder))
     except NotARun as error:
         raise NotARun(f"{error}; if its script lies elsewhere, name it with --train-script") from error
     store = Store(folder)
-    _say(f"Watching {folder}, auto-resume {'on' if options.auto_resume else 'off'}.")
+    say(f"Watching {folder}, auto-resume {'on' if options.auto_resume else 'off'}.")
     interrupt, waiting = _interrupts(), False
 
     def begin(watchdog: Watchdog) -> Store | None:
@@ -95,7 +89,7 @@ def watch(options: argparse.Namespace) -> int:
             if found is not None or (record is not None and record.state is RunState.FINISHED):
                 return found
             if not waiting:
-                _say(f"No training writes into {folder} at the moment; waiting for one.")
+                say(f"No training writes into {folder} at the moment; waiting for one.")
             waiting = True
             interrupt.wait(options.check_interval)
         return None
@@ -105,7 +99,7 @@ def watch(options: argparse.Namespace) -> int:
 
 def stop(options: argparse.Namespace) -> int:
     """Stops a run's training, whoever supervises it."""
-    folder = _run_folder(options.folder)
+    folder = run_folder_of(options.folder)
     store, asked = Store(folder), False
     while True:
         watchdog = _watchdog(folder, options)
@@ -129,77 +123,10 @@ def stop(options: argparse.Namespace) -> int:
             watchdog.stop()
     record, _ = store.read_record()
     if asked and record is not None and record.state is RunState.FAILED:
-        _say(f"{folder}: {record.reason}.")
+        say(f"{folder}: {record.reason}.")
         return GAVE_UP
-    _say(f"{folder}: stopped." if asked else f"{folder}: no training is running.")
+    say(f"{folder}: stopped." if asked else f"{folder}: no training is running.")
     return 0
-
-
-def list_runs(options: argparse.Namespace) -> int:
-    """Lists the runs under a FluxGym folder."""
-    outputs = options.folder / "outputs" if (options.folder / "outputs").is_dir() else options.folder
-    rows = []
-    for folder in find_runs(outputs):
-        record, problem = Store(folder).read_record()
-        step = _step(record, Store(folder).read_status())
-        state = record.state.value if record else "never watched"
-        total = record.total_steps if record else None
-        rows.append({"name": folder.name, "state": state, "step": step, "total_steps": total, "problem": problem})
-    text = [f"{r['name']:<32} {r['state']:<14} {r['step']}/{r['total_steps'] or '?'}  {r['problem']}" for r in rows]
-    return _answer(options, rows, text or [f"No runs under {outputs}."])
-
-
-def status(options: argparse.Namespace) -> int:
-    """Shows how a run stands."""
-    folder = _run_folder(options.folder)
-    store = Store(folder)
-    record, problem = store.read_record()
-    seen, held = store.read_status(), store.is_held()
-    if record is None:
-        if not problem:
-            script_of(folder)  # a folder that is no run has neither
-        record = RunRecord(folder.name)
-    step = _step(record, seen)
-    found = {
-        **plain(record),
-        "step": step,
-        "watched": held,
-        "problem": problem or (seen.problem if seen else ""),
-        "last_look": plain(seen) if seen else None,
-    }
-    text = [f"{folder.name}: {record.state.value}, step {step} of {record.total_steps or '?'}"]
-    text += [f"attempt {len(record.attempts)}, auto-resume {'on' if record.auto_resume else 'off'}"]
-    text += [f"{record.reason}. {record.advice}".strip()] if record.reason else []
-    text += [str(found["problem"])] if found["problem"] else []
-    text += [f"No GPU can be read: {seen.gpu_problem}"] if seen and seen.gpu_problem else []
-    if record.state in LIVE_STATES and not held:
-        text += ["Nobody watches this run at the moment."]
-    return _answer(options, found, text)
-
-
-def checkpoints(options: argparse.Namespace) -> int:
-    """Lists a run's checkpoints and whether they are sound."""
-    folder = _run_folder(options.folder)
-    record = Store(folder).read_record()[0] or RunRecord(folder.name)
-    found, text = [], []
-    for c in _checkpoints(folder):
-        step = absolute_step(c, record.steps_per_epoch)
-        quarantined = c.stamp in record.quarantined
-        found.append({**plain(c), "step": step, "quarantined": quarantined})
-        saved = datetime.fromtimestamp(c.saved_at).strftime("%Y-%m-%d %H:%M:%S")
-        earlier = ", of an earlier training" if c.saved_at < record.files_since else ""
-        sound = "sound" if c.sound else f"not sound: {c.reason}"
-        text.append(
-            f"{c.kind.value:<8} {c.name:<40} epoch {c.epoch or '?':<4} step {step or '?':<6} "
-            f"{_size(c.size_bytes):>9}  {saved}  {sound}{', set aside' if quarantined else ''}{earlier}"
-        )
-    return _answer(options, found, text or [f"No checkpoints in {folder}."])
-
-
-def explain_log(options: argparse.Namespace) -> int:
-    """Says what a training's log tells: how far it came, how it ended, why, and what to do."""
-    found = explain(options.log, options.exit_code)
-    return _answer(options, asdict(found), [in_words(found)])
 
 
 def _supervise(
@@ -221,7 +148,7 @@ def _supervise(
                 watchdog.set_auto_resume(name, options.auto_resume)
             return _stay(watchdog, name, interrupt, ends_training=ends_training)
         except Held:
-            _say(f"{store.run_folder} is already supervised by another process; showing what happens.")
+            say(f"{store.run_folder} is already supervised by another process; showing what happens.")
         finally:
             watchdog.stop()
         _follow(store, interrupt)
@@ -229,7 +156,7 @@ def _supervise(
             return STOPPED
         if _over(store):
             return _exit_code(store.read_record()[0])
-        _say("The process that supervised this run is gone; going on in its place.")
+        say("The process that supervised this run is gone; going on in its place.")
 
 
 def _stay(watchdog: Watchdog, name: str, interrupt: threading.Event, *, ends_training: bool) -> int:
@@ -288,58 +215,29 @@ def _watchdog(run_folder: Path, options: argparse.Namespace) -> Watchdog:
     return Watchdog(run_folder.parent, replace(settings, auto_resume=auto_resume), all_runs=False)
 
 
+def _take_requests(run_folder: Path) -> None:
+    """Answers the requests that wait for a run, unless another process supervises it."""
+    watchdog = Watchdog(run_folder.parent, Settings(), all_runs=False)
+    try:
+        watchdog.take_requests(run_folder)
+    except Held:
+        pass  # its holder takes them
+    finally:
+        watchdog.stop()
+
+
 def _script(path: Path) -> Path:
     path = path.absolute()
     try:
         read_script(path.read_bytes(), batch=path.suffix == ".bat")
+    except NotUnderstood:
+        pass  # it is started as it stands; the watchdog says that it cannot be resumed, and why
     except ScriptError as error:
         raise ScriptError(f"{path}: {error}") from error
     except OSError as error:
         raise ScriptError(f"{path}: {error.strerror or error}; looked for {LOOKED_FOR}") from error
     fluxgym_of(path.parent)
     return path
-
-
-def _step(record: RunRecord | None, seen: Status | None) -> int:
-    if seen is not None:
-        return seen.step
-    return record.attempt.last_step if record and record.attempt else 0
-
-
-def _size(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 1e5 else f"{size_bytes / 1e3:.1f} kB"
-
-
-def _run_folder(path: Path) -> Path:
-    if not path.is_dir():
-        raise NotARun(f"{path}: is not a folder; expected a run's folder, outputs/<name>")
-    return path.absolute()
-
-
-def _finished_unwatched(script: Path) -> bool:
-    """Whether a training that nobody watched has left its final weights, newer than all its other checkpoints."""
-    found = _checkpoints(script.parent)
-    final = [c.saved_at for c in found if c.final and c.kind is CheckpointKind.WEIGHTS and c.sound]
-    return bool(final) and max(final) >= max(c.saved_at for c in found)
-
-
-def _checkpoints(folder: Path) -> tuple[Checkpoint, ...]:
-    name = folder.name
-    try:
-        script = script_of(folder)
-        name = output_name(read_script(script.read_bytes(), batch=script.suffix == ".bat"), folder)
-    except (NotARun, ScriptError):
-        pass  # then the folder's own name is the best guess
-    return CheckpointReader(folder, name).read()
-
-
-def _answer(options: argparse.Namespace, found: object, text: Sequence[str]) -> int:
-    _say(json.dumps(found, indent=1) if options.json else "\n".join(text))
-    return 0
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)  # noqa: T201 - the command line's answer
 
 
 _SETTINGS = {
@@ -356,6 +254,7 @@ _SETTINGS = {
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("fluxgym-watchdog", description="Keeps FluxGym trainings alive.")
     parser.add_argument("--version", action="version", version=__version__)
+    parser.set_defaults(take_requests=_take_requests)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, does: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
@@ -385,14 +284,23 @@ def _parser() -> argparse.ArgumentParser:
     supervising(added, check_interval=30.0, stuck_threshold=300.0, gpu_threshold=5.0)
     added = command("stop", stop)
     added.add_argument("folder", type=Path, metavar="outputs/NAME")
-    added = command("explain", explain_log)
+    added = command("saves", cli_shows.saves)
+    added.add_argument("folder", type=Path, metavar="outputs/NAME")
+    choice = added.add_mutually_exclusive_group()
+    choice.add_argument("--closer", action="store_true", help="save as often as is offered, from the next start on")
+    choice.add_argument("--as-script", action="store_true", help="save as the train script says, and do not ask again")
+    added.add_argument("--json", action="store_true", help="as JSON")
+    added = command("prune", cli_shows.prune)
+    added.add_argument("folder", type=Path, metavar="outputs/NAME")
+    added.add_argument("--yes", action="store_true", help="delete without asking")
+    added = command("explain", cli_shows.explain_log)
     added.add_argument("log", type=Path, metavar="LOG")
     added.add_argument("--exit-code", type=int, metavar="N", help="how the training's shell ended, if you know")
     added.add_argument("--json", action="store_true", help="as JSON")
     for name, does, default in (
-        ("list", list_runs, Path()),
-        ("status", status, None),
-        ("checkpoints", checkpoints, None),
+        ("list", cli_shows.list_runs, Path()),
+        ("status", cli_shows.status, None),
+        ("checkpoints", cli_shows.checkpoints, None),
     ):
         added = command(name, does)
         added.add_argument(

@@ -17,6 +17,7 @@ from typing import Any
 
 from fluxgym_watchdog.observe.evidence import gather
 from fluxgym_watchdog.records import (
+    Checkpoint,
     Event,
     Finding,
     FindingKind,
@@ -24,6 +25,7 @@ from fluxgym_watchdog.records import (
     RunRecord,
     RunState,
     Sample,
+    Saves,
     Snapshot,
     Status,
 )
@@ -86,9 +88,13 @@ class Journal:
     def warn(self, texts: Iterable[str]) -> None:
         """Puts warnings on the timeline, each once an attempt."""
         for text in texts:
-            if text not in self._warned:
-                self._warned.add(text)
-                self.tell("warning", text, "act")
+            self.tell_once(text, "warning", text)
+
+    def tell_once(self, what: str, kind: str, text: str) -> None:
+        """Puts a line on the timeline, unless one about the same was put there in this attempt."""
+        if what not in self._warned:
+            self._warned.add(what)
+            self.tell(kind, text, "act")
 
     def gather(self, snapshot: Snapshot) -> str:
         """Begins a closer look in the background, since it takes seconds; returns the name of its folder."""
@@ -109,6 +115,12 @@ class Journal:
     def paces_s(self) -> tuple[float, ...]:
         """The newest seconds per step, the newest last."""
         return tuple((t1 - t0) / (s1 - s0) for (t0, s0), (t1, s1) in pairwise(self._paces))
+
+    @property
+    def pace_s(self) -> float | None:
+        """The usual seconds per step in this attempt."""
+        paces_s = self.paces_s
+        return median(paces_s) if paces_s else None
 
     def _gather(self, name: str, snapshot: Snapshot) -> None:
         try:
@@ -142,8 +154,17 @@ class Journal:
         empty = Sample(snapshot.at, -1, None, None, None, None, None, None, step, loss)
         self._samples_written = self._write(lambda: self._store.append_samples(rows or [empty]))
 
-    def status(self, snapshot: Snapshot | None, finding: Finding, step: int, silence_s: float, problem: str) -> None:
-        """Replaces status.json with what this tick saw."""
+    def status(
+        self,
+        snapshot: Snapshot | None,
+        finding: Finding,
+        step: int,
+        silence_s: float,
+        problem: str,
+        checkpoints: tuple[Checkpoint, ...],
+        saves: Saves | None,
+    ) -> None:
+        """Replaces status.json with what this tick saw; `checkpoints` are placed (judge.resume)."""
         self._catch_up()
         record, progress = self.record, snapshot.log if snapshot else None
         attempt = record.attempt
@@ -159,15 +180,16 @@ class Journal:
             epoch=progress.epoch if progress else None,
             epochs=progress.epochs if progress else None,
             loss=progress.loss if progress else None,
-            seconds_per_step=median(paces_s) if (paces_s := self.paces_s) else None,
+            seconds_per_step=self.pace_s,
             heartbeat_at=self._clock() - silence_s if snapshot else None,
             count=progress.count if progress else 0,
             count_total=progress.count_total if progress else None,
             processes=len(snapshot.tree.processes) if snapshot and record.state in WATCHED else 0,
             gpu_source=snapshot.gpu.source if snapshot else "none",
             gpus=snapshot.gpu.gpus if snapshot else (),
-            checkpoints=snapshot.checkpoints if snapshot else (),
+            checkpoints=checkpoints,
             host=snapshot.host if snapshot else None,
+            saves=saves,
             next_start_at=record.next_start_at,
             problem=" ".join(p for p in (problem, self.problem, _blindness(finding)) if p),
             gpu_problem=snapshot.gpu.problem if snapshot and not snapshot.gpu.gpus else "",

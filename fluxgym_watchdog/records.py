@@ -208,6 +208,19 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Trained:
+    """What a weights file tells of the training that wrote it; None: nothing. `metadata` is all of it, as it stands.
+
+    `steps_per_epoch` counts optimizer steps. `epoch` is the last one that the weights have seen.
+    """
+
+    steps_per_epoch: int | None = None
+    accumulation: int | None = None
+    epoch: int | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class SaveOffer:
     """A closer interval between saves: `option` and `every` are the trainer's, `steps` is the interval in steps.
 
@@ -289,7 +302,10 @@ class FindingKind(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A judgement with its reason in plain words. `retry` is None where a retry is no question."""
+    """A judgement with its reason in plain words. `retry` is None where a retry is no question.
+
+    `cure` is an environment variable (NAME=VALUE) with which a retry may work.
+    """
 
     kind: FindingKind
     text: str
@@ -298,6 +314,7 @@ class Finding:
     advice: str = ""
     silence_s: float = 0.0
     patience_s: float = 0.0
+    cure: str = ""
 
 
 class DecisionKind(str, Enum):
@@ -309,28 +326,64 @@ class DecisionKind(str, Enum):
     RESTART = "restart"
     STOP_AND_FINISH = "stop and finish"
     FINISH = "finish"
+    COMPLETE = "complete"
     GIVE_UP = "give up"
     ASK = "ask"
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do now, why, and after how long a wait."""
+    """What to do now, why, and after how long a wait; what to set aside, and which variable to add from now on."""
 
     kind: DecisionKind
     text: str = ""
     delay_s: float = 0.0
     quarantine: tuple[str, ...] = ()
+    cure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a train script asks of the trainer, as far as its options say so in plain text; None: they do not.
+
+    `epochs` (--max_train_epochs) overrides `steps` (--max_train_steps). `saves_states` and `keeps` say that the script
+    itself has states saved, and itself says how many are kept. `rank` is --network_dim.
+    """
+
+    epochs: int | None = None
+    steps: int | None = None
+    save_every_epochs: int | None = None
+    save_every_steps: int | None = None
+    saves_states: bool = False
+    keeps: bool = False
+    accumulation: int = 1
+    rank: int | None = None
+    optimizer: str = ""
+    lr_scheduler: str = "constant"
+    save_precision: str = ""
+    save_model_as: str = "safetensors"
+
+    def total_steps(self, steps_per_epoch: int | None) -> int | None:
+        """The optimizer steps asked for; None where that depends on an epoch's unknown length, or is not said."""
+        if self.epochs is None:
+            return self.steps
+        return self.epochs * steps_per_epoch if steps_per_epoch else None
 
 
 @dataclass(frozen=True, slots=True)
 class StartPoint:
-    """Where an attempt begins: a checkpoint's stamp (None: the beginning), its absolute step, the options to append."""
+    """Where an attempt begins: a checkpoint's stamp (None: the beginning), its absolute step, the options to append.
+
+    `counted_from`, `epochs_before` and `renumbered` are those of the Attempt that begins here.
+    """
 
     checkpoint: str | None
     first_step: int
     options: tuple[str, ...] = ()
     text: str = "from the beginning"
+    counted_from: int | None = 0
+    epochs_before: int | None = 0
+    renumbered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +395,10 @@ class Attempt:
     `log_offset` is where its part of training.log begins. `resumed_from` is the stamp of its checkpoint. `process` is
     the top process, `boot_id` the boot it lives in. `files_since` is `started_at` by the file system's clock, which is
     not the machine's on a network volume: what is older was not written by this attempt.
+
+    `counted_from` is the absolute step at which the trainer's own counter stood at 0 (None: not known); what it calls
+    `current_step` counts from there. `epochs_before` is set where the attempt begins with a whole epoch: how many lie
+    before it. `renumbered`: its epochs count from 1 again (see `judge.resume`).
     """
 
     number: int
@@ -355,9 +412,24 @@ class Attempt:
     boot_id: str = ""
     supervised: bool = True
     files_since: float = 0.0
+    counted_from: int | None = None
+    epochs_before: int | None = None
+    renumbered: bool = False
     ended_at: float | None = None
     exit_code: int | None = None
     outcome: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerLine:
+    """A state as it was when it was written: its stamp, the absolute step it holds, the attempt that wrote it.
+
+    `step` is None where the attempt's count and the state's own files do not agree.
+    """
+
+    stamp: str
+    step: int | None
+    attempt: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,7 +440,11 @@ class RunRecord:
     `next_start_at` is set while waiting. `learned` maps a phase to the longest normal gap between two signs of progress
     in it, in seconds. `quarantined` holds stamps of checkpoints that must not be used. `stopping_for` is the state that
     follows once everything is gone. `fresh_next` and `chosen_next` say how the next attempt was asked to begin: from
-    nothing, or from the checkpoint of that name.
+    nothing, or from the checkpoint of that name. `ledger` holds the states that were seen being written and are still
+    there. `pace_s` is the usual time of a step, in seconds. `closer_saves` is the user's answer to an offer of closer
+    saves (None: not asked, or not answered), `save_options` what was chosen then. `unresumable` says why this run is
+    watched but never started again by itself: its script is not understood. `interpreter` is the trainer's Python;
+    `cures` are the environment variables (NAME=VALUE) without which it cannot load its states.
     """
 
     name: str
@@ -391,6 +467,13 @@ class RunRecord:
     cause: str = ""
     advice: str = ""
     retry: bool | None = None
+    ledger: tuple[LedgerLine, ...] = ()
+    pace_s: float | None = None
+    closer_saves: bool | None = None
+    save_options: tuple[str, ...] = ()
+    unresumable: str = ""
+    interpreter: str = ""
+    cures: tuple[str, ...] = ()
     schema: int = SCHEMA_VERSION
 
     @property

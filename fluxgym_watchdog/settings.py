@@ -34,7 +34,10 @@ class Settings:
     silent_limit: float = _setting(
         1800.0, "how long CPU or disk use alone excuses silence while loading and caching", "s", 1, 86400
     )
-    max_work_at_risk: float = _setting(15.0, "how much unsaved work is acceptable", "min", 0, 100000)
+    max_work_at_risk: float = _setting(
+        15.0, "how much work may hang on the next save; where it is more, closer saves are offered", "min", 0, 100000
+    )
+    closer_saves: bool = _setting(False, "accept such an offer for every new training, without being asked")
     max_restarts: int = _setting(3, "restarts in a row without a new checkpoint, then give up", "", 0, 1000)
     backoff: float = _setting(10.0, "wait before the first restart; doubles with each further one", "s", 0, 86400)
     backoff_max: float = _setting(300.0, "the longest wait before a restart", "s", 0, 86400)

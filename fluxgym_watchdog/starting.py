@@ -1,42 +1,219 @@
-"""Starting an attempt: whether it may begin now, from where, and with which options."""
+"""Starting an attempt: whether it may begin now, from where, and with which options and environment."""
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 
-from fluxgym_watchdog.act import launch
-from fluxgym_watchdog.act import script as train_script
-from fluxgym_watchdog.judge import restart
+from fluxgym_watchdog.act import launch, options
+from fluxgym_watchdog.act.complete import CannotComplete, complete, describe
+from fluxgym_watchdog.act.script import Script, with_options
+from fluxgym_watchdog.judge import restart, resume
+from fluxgym_watchdog.observe.background import Background
+from fluxgym_watchdog.observe.checkpoints import CheckpointReader
+from fluxgym_watchdog.observe.dataset import count_images
+from fluxgym_watchdog.observe.environment import LIMIT_S, python_behind, versions
+from fluxgym_watchdog.observe.gpu import GpuReader
 from fluxgym_watchdog.observe.machine import boot_id, read_host
 from fluxgym_watchdog.observe.processes import find
-from fluxgym_watchdog.records import Attempt, Checkpoint, CheckpointKind, GpuReading, ProcessId, RunRecord, StartPoint
+from fluxgym_watchdog.records import (
+    Asked,
+    Attempt,
+    Checkpoint,
+    CheckpointKind,
+    ProcessId,
+    RunRecord,
+    StartPoint,
+)
 from fluxgym_watchdog.settings import Settings
+from fluxgym_watchdog.store import Store
+
+NEIGHBOURS = 5
+"""So many of the newest other runs are asked how long a step takes on this machine."""
 
 
-def waits_for(record: RunRecord, run_folder: Path, checkpoints: Sequence[Checkpoint], gpu: GpuReading) -> str:
-    """The condition that must clear before the next attempt, in words; '' where nothing is in the way."""
-    sizes = [c.size_bytes for c in checkpoints if c.kind is CheckpointKind.STATE]
-    return restart.not_ready(record.cause, read_host(run_folder), gpu, max(sizes, default=0))
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What is started: a run's train script and what it says. `script` is None where it is not understood.
+
+    `content` is the script's bytes. `missing` are its paths that are not on this machine, `places` where they lie now.
+    """
+
+    content: bytes
+    script: Script | None
+    asked: Asked
+    output_dir: Path
+    output_name: str
+    missing: Mapping[str, str]
+    places: Mapping[str, str]
 
 
-def first_point(
-    record: RunRecord, checkpoints: Sequence[Checkpoint], folder: Path, settings: Settings, chosen: str | None
-) -> StartPoint | None:
-    """Where the next attempt goes on; None where it cannot."""
-    return next(iter(restart.start_points(record, checkpoints, folder, settings, chosen)), None)
+def given(content: bytes, script: Script | None, cwd: Path, run_folder: Path) -> Given:
+    """What a script says, its paths looked up on this machine."""
+    if script is None:
+        return Given(content, None, Asked(), run_folder, run_folder.name, {}, {})
+    missing = options.missing_paths(script, cwd)
+    places = options.relocated(missing, cwd, run_folder)
+    moved = "--output_dir" in places
+    output_dir = run_folder if moved else options.output_dir(script, cwd, run_folder)
+    name = options.output_name(script, run_folder)
+    return Given(content, script, options.asked(script), output_dir, name, missing, places)
 
 
-def ahead_of(point: StartPoint, record: RunRecord, checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
-    """The stamps of the checkpoints that hold a later step than a starting point."""
-    return tuple(
-        c.stamp for c in checkpoints if (restart.absolute_step(c, record.steps_per_epoch) or 0) > point.first_step
-    )
+# getting ready
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """The start must wait; `text` says for what, in words."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """There is no way to start; `reason` says why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Nothing is left to train; `text` says what was done about it, or ''."""
+
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """The attempt may begin at `point`, with these variables added to its environment."""
+
+    point: StartPoint
+    variables: Mapping[str, str]
+
+
+class Start:
+    """One start in preparation, moved on by `advance` once a tick; it never blocks."""
+
+    def __init__(
+        self,
+        run_folder: Path,
+        cwd: Path,
+        what: Given,
+        checkpoints: CheckpointReader,
+        gpu: GpuReader,
+        settings: Settings,
+    ) -> None:
+        self._run_folder, self._cwd, self._given, self._settings = run_folder, cwd, what, settings
+        self._checkpoints, self._gpu = checkpoints, gpu
+        self._completing: Background[str] | None = None
+        self._versions: Background[dict[str, str]] | None = None
+
+    def advance(self, record: RunRecord) -> Wait | Refuse | Finish | Go:
+        """Does the next step for a run with that record (see `informed`)."""
+        found, asked, chosen = self._checkpoints.read(), self._given.asked, record.chosen_next
+        sizes = [c.size_bytes for c in found if c.kind is CheckpointKind.STATE]
+        host, gpu = read_host(self._run_folder), self._gpu.read()
+        if waits := restart.not_ready(record.cause, host, gpu, max(sizes, default=0)):
+            return Wait(waits)
+        if record.fresh_next:
+            return Go(StartPoint(None, 0), _variables(record.cures))
+        if chosen is None:
+            final_at = self._checkpoints.final_weights_at()
+            if resume.nothing_left(record, found, final_at, asked):
+                return Finish()
+            if whole := resume.to_complete(record, found, final_at, asked):
+                return self._complete(record, whole)
+        points = resume.start_points(record, found, self._given.output_dir, self._settings, asked, chosen)
+        if not points:
+            what = f"{chosen} cannot be resumed from" if chosen else "there is no sound checkpoint to go on from"
+            return Refuse(what)
+        if points[0].checkpoint is None:
+            return Go(points[0], _variables(record.cures))
+        answer = self._ask_versions(record)
+        if answer is None:
+            return Wait("waiting for the trainer's Python to say its versions")
+        return Go(points[0], _variables((*record.cures, *resume.cures(answer))))
+
+    def _complete(self, record: RunRecord, whole: Checkpoint) -> Wait | Refuse | Finish:
+        what = self._given
+        target = what.output_dir / f"{what.output_name}.{what.asked.save_model_as}"
+        if self._completing is None:
+            told = self._checkpoints.trained().metadata or _told_by_script(what.asked)
+            steps, epoch = whole.step or record.total_steps or 0, whole.epoch or 0
+            metadata = describe(told, name=what.output_name, steps=steps, epoch=epoch)
+            state, precision = what.output_dir / whole.name, what.asked.save_precision
+            self._completing = Background(lambda: _made(state, target, precision, metadata))
+            self._completing.ask()
+        problem = self._completing.answer()
+        if problem is None or self._completing.waiting_s:
+            return Wait(f"making the final weights from {whole.name}")
+        if problem:
+            return Refuse(f"all steps are made and in {whole.name}, but {target.name} could not be made: {problem}")
+        return Finish(
+            f"All steps were made, but the training ended before it wrote {target.name}: made it from {whole.name}."
+        )
+
+    def _ask_versions(self, record: RunRecord) -> dict[str, str] | None:
+        """The versions in the trainer's Python; None while it is being asked."""
+        if self._versions is None:
+            python = record.interpreter if Path(record.interpreter).exists() else ""
+            if not python and self._given.script is not None:
+                python = python_behind(self._given.script.words[0].text, os.environ, self._cwd)
+            self._versions = Background(lambda: versions(python, os.environ, self._cwd))
+            self._versions.ask()
+        answer = self._versions.answer()
+        if answer is None and self._versions.waiting_s > LIMIT_S:
+            return {}
+        return answer
+
+
+def informed(record: RunRecord, what: Given, checkpoints: CheckpointReader) -> dict[str, int | None]:
+    """What is known of a run's length before its trainer says so: by its weights, and by what its script asks now."""
+    per_epoch, accumulation = record.steps_per_epoch, record.accumulation
+    if per_epoch is None:
+        told = checkpoints.trained()
+        per_epoch, accumulation = told.steps_per_epoch, accumulation or told.accumulation
+    total = what.asked.total_steps(per_epoch) or record.total_steps
+    return {"steps_per_epoch": per_epoch, "accumulation": accumulation, "total_steps": total}
+
+
+def estimated(record: RunRecord, what: Given) -> RunRecord:
+    """The record with an epoch's length estimated from the dataset, where neither trainer nor weights have told it."""
+    config = what.script.option("--dataset_config") if what.script else None
+    if record.steps_per_epoch is not None or not config:
+        return record
+    _, batches = count_images(Path(what.places.get("--dataset_config", config)))
+    per_epoch = math.ceil(batches / what.asked.accumulation) or None
+    return replace(record, steps_per_epoch=per_epoch, total_steps=what.asked.total_steps(per_epoch))
+
+
+def usual_pace_s(record: RunRecord, run_folder: Path) -> float | None:
+    """How long a step takes: in this run before, else in the newest other run on this machine that knows."""
+    if record.pace_s:
+        return record.pace_s
+    others = []
+    for path in run_folder.parent.glob("*/.watchdog/run.json"):
+        try:
+            others.append((path.stat().st_mtime, path.parent.parent))
+        except OSError:
+            continue
+    for _, folder in sorted(others, reverse=True)[:NEIGHBOURS]:
+        found, _ = Store(folder).read_record()
+        if found is not None and found.pace_s:
+            return found.pace_s
+    return None
+
+
+def ahead_of(point: StartPoint, checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
+    """The stamps of the placed checkpoints that hold a later step than a starting point."""
+    return tuple(c.stamp for c in checkpoints if (c.step or 0) > point.first_step)
 
 
 def begins_anew(trainer: ProcessId) -> bool:
@@ -47,6 +224,9 @@ def begins_anew(trainer: ProcessId) -> bool:
     except psutil.Error:
         return False  # then older checkpoints may be its own: nothing is thrown away on a guess
     return not any(w.split("=")[0] in ("--resume", "--network_weights") for w in words)
+
+
+# starting
 
 
 def planned(record: RunRecord, point: StartPoint, run_folder: Path, began_at: float, *, fresh: bool) -> Attempt:
@@ -60,16 +240,41 @@ def planned(record: RunRecord, point: StartPoint, run_folder: Path, began_at: fl
         fresh=fresh or (record.attempt is None and point.checkpoint is None),
         resumed_from=point.checkpoint,
         boot_id=boot_id(),
+        counted_from=point.counted_from,
+        epochs_before=point.epochs_before,
+        renumbered=point.renumbered,
     )
 
 
 def start(
-    attempt: Attempt, point: StartPoint, run_folder: Path, cwd: Path, script: train_script.Script, settings: Settings
+    attempt: Attempt, go: Go, run_folder: Path, cwd: Path, what: Given, settings: Settings, record: RunRecord
 ) -> tuple[Attempt, subprocess.Popen[bytes]]:
     """Starts a planned attempt; returns it with what is known now, and the process to reap. Raises OSError."""
-    saving = launch.saving_options(script, save_states=settings.save_states, keep_states=settings.keep_states)
-    content = train_script.with_options(script, [*saving, *point.options])
-    banner = f"[FluxGym Watchdog] attempt {attempt.number}, {point.text}"
-    started = launch.launch(run_folder, cwd, attempt.number, content, banner, os.environ)
+    content = what.content
+    if what.script is not None:
+        saving = options.saving(what.asked, save_states=settings.save_states, keep_states=settings.keep_states)
+        added = [*saving, *record.save_options, *options.with_paths(what.places), *go.point.options]
+        content = with_options(what.script, added)
+    banner = f"[FluxGym Watchdog] attempt {attempt.number}, {go.point.text}"
+    started = launch.launch(run_folder, cwd, attempt.number, content, banner, {**os.environ, **go.variables})
     attempt = replace(attempt, process=started.id, log_offset=started.log_offset, files_since=started.files_since)
     return attempt, started.process
+
+
+def _variables(cures: Sequence[str]) -> dict[str, str]:
+    return dict(cure.split("=", 1) for cure in cures)
+
+
+def _made(state: Path, target: Path, precision: str, metadata: Mapping[str, str]) -> str:
+    """Makes the final weights; returns why it could not, or ''."""
+    try:
+        complete(state, target, precision, metadata)
+    except (CannotComplete, OSError) as error:
+        return str(error)
+    except ImportError as error:
+        return f"numpy cannot be imported ({error})"
+    return ""
+
+
+def _told_by_script(asked: Asked) -> dict[str, str]:
+    return {} if asked.rank is None else {"ss_network_dim": str(asked.rank)}

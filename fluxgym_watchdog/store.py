@@ -5,7 +5,7 @@
     events.jsonl    the timeline; appended and synced
     samples.csv     GPU and training over time; appended, thinned when it grows
     evidence/       what closer looks have found, a folder each
-    requests/       one file a request (stop, resume, switch), for whoever holds the run's lock
+    requests/       one file a request (see `request`), for whoever holds the run's lock
     lock            held by the operating system for the process that supervises the run
 
 Readers never lock. A run.json that is no record is reported, and set aside under another name by the lock's holder.
@@ -142,8 +142,11 @@ class Store:
 
     # requests/
 
-    def request(self, kind: str, **values: str | bool) -> None:
-        """Leaves a request (stop, resume, switch) for whoever holds the run's lock. Raises OSError."""
+    def request(self, kind: str, **values: str | bool | list[str]) -> None:
+        """Leaves a request for whoever holds the run's lock. Raises OSError.
+
+        stop · resume (checkpoint: a name) · switch (auto_resume) · saves (closer) · delete (checkpoints: stamps)
+        """
         name = f"{time.time_ns():020d}-{kind}-{uuid.uuid4().hex[:8]}.json"
         self._replace(self.folder / "requests" / name, json.dumps({"kind": kind, **values}))
 

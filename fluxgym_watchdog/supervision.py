@@ -6,23 +6,24 @@ import errno
 import random
 import subprocess
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from fluxgym_watchdog import starting
-from fluxgym_watchdog.act import launch
+from fluxgym_watchdog.act import launch, prune
 from fluxgym_watchdog.act import script as train_script
-from fluxgym_watchdog.act.script import ScriptError
+from fluxgym_watchdog.act.script import NotUnderstood, ScriptError
 from fluxgym_watchdog.act.stop import Stop, StopPhase
 from fluxgym_watchdog.attempt import AttemptWatch
 from fluxgym_watchdog.journal import Journal
-from fluxgym_watchdog.judge import restart
+from fluxgym_watchdog.judge import restart, resume, saves
 from fluxgym_watchdog.judge.lifecycle import move
 from fluxgym_watchdog.judge.stall import AFTER_THE_END
 from fluxgym_watchdog.observe.checkpoints import CheckpointReader
+from fluxgym_watchdog.observe.environment import python_of
 from fluxgym_watchdog.observe.gpu import GpuReader
-from fluxgym_watchdog.observe.machine import boot_id
+from fluxgym_watchdog.observe.machine import boot_id, read_host
 from fluxgym_watchdog.observe.processes import (
     ProcessReader,
     find_by_environment,
@@ -32,18 +33,23 @@ from fluxgym_watchdog.observe.processes import (
 from fluxgym_watchdog.records import (
     LIVE_STATES,
     Attempt,
+    Checkpoint,
     CheckpointKind,
     Decision,
     DecisionKind,
     Finding,
     FindingKind,
+    Host,
     ProcessId,
+    Role,
     RunRecord,
     RunState,
+    Saves,
     Snapshot,
     StartPoint,
 )
 from fluxgym_watchdog.settings import Settings
+from fluxgym_watchdog.starting import Finish, Given, Go, Refuse, Start, Wait
 from fluxgym_watchdog.store import FOLDER, Store
 
 QUICK_TICK_S = 0.3
@@ -55,9 +61,9 @@ class Supervision:
     """Supervises one run while holding its lock.
 
     Whoever makes one has locked the store, calls one of `begin`, `resume`, `adopt` and `take_over`, then `tick` until
-    `done`. Nothing here blocks for longer than it takes to read small files. With `strict` it raises ScriptError for a
-    train script that is not understood and OSError for one that cannot be read; without, the run can still be watched
-    and stopped, only not started.
+    `done`. Nothing here blocks for longer than it takes to read small files. With `strict` it raises ScriptError for
+    what is no train script and OSError for one that cannot be read; without, the run can still be watched and stopped,
+    only not started. A script that trains but is not understood is started as it stands, and never resumed.
     """
 
     def __init__(
@@ -73,39 +79,46 @@ class Supervision:
     ) -> None:
         self.store, self.run_folder, self.cwd, self.settings = store, store.run_folder, cwd, settings
         self.problem = ""
-        self._script_path, self._gpu, self._clock = script, gpu, clock
-        self._script: train_script.Script | None = None
-        self._script_problem = ""
-        self._output_dir = self.run_folder
-        self._output_name: str | None = None
-        try:
-            read = train_script.read(script.read_bytes(), batch=script.suffix == ".bat")
-            _refuse_foreign_folder(script, launch.output_dir(read, cwd, self.run_folder), self.run_folder)
-        except (ScriptError, OSError) as error:
-            if strict:
-                raise
-            self._script_problem = f"the train script cannot be used: {error}"
-        else:
-            self._script = read
-            self._output_dir = launch.output_dir(read, cwd, self.run_folder)
-            self._output_name = launch.output_name(read, self.run_folder)
+        self._gpu, self._clock = gpu, clock
+        self._given, self._script_problem, unresumable = self._read_script(script, strict=strict)
         record, problem = store.read_record()
         if store.unread:  # a new record would replace one that may be read the next time
             raise OSError(errno.EIO, problem, str(store.folder / "run.json"))
         fallback = RunRecord(self.run_folder.resolve().name, auto_resume=settings.auto_resume)
-        self._journal = Journal(store, replace(record or fallback, script=script.name), clock)
+        record = replace(record or fallback, script=script.name, unresumable=unresumable)
+        self._journal = Journal(store, record, clock)
         if problem:
             self._journal.tell("problem", problem, "bad")
         if self.record.name != self.run_folder.resolve().name:
             self._forget_origin()
-        self._checkpoints = CheckpointReader(self._output_dir, self._output_name or self.run_folder.name)
+        self._checkpoints = CheckpointReader(self._given.output_dir, self._given.output_name)
+        self._placed: tuple[tuple[Checkpoint, ...], RunRecord, tuple[Checkpoint, ...]] | None = None
         self._watch = self._watch_attempt(ProcessReader())
         self._stop: Stop | None = None
+        self._start: Start | None = None
         self._saved_at = float("-inf")
         self._start_due = 0.0
         self._waits = ""
         self._asked = False
         self._gathered = ""
+
+    def _read_script(self, script: Path, *, strict: bool) -> tuple[Given, str, str]:
+        """What is started, why it cannot be, and why it cannot be resumed."""
+        content = b""
+        try:
+            content = script.read_bytes()
+            read = train_script.read(content, batch=script.suffix == ".bat")
+            found = starting.given(content, read, self.cwd, self.run_folder)
+            _refuse_foreign_folder(script, found.output_dir, self.run_folder)
+        except NotUnderstood as error:
+            unresumable = f"{script.name} is not understood: {error}"
+            return starting.given(content, None, self.cwd, self.run_folder), "", unresumable
+        except (ScriptError, OSError) as error:
+            if strict:
+                raise
+            nothing = starting.given(content, None, self.cwd, self.run_folder)
+            return nothing, f"the train script cannot be used: {error}", ""
+        return found, "", ""
 
     @property
     def record(self) -> RunRecord:
@@ -128,7 +141,7 @@ class Supervision:
     def begin(self, now: float) -> None:
         """Starts the training from nothing, as FluxGym's Start does."""
         none_yet = {"steps_per_epoch": None, "total_steps": None, "accumulation": None, "furthest_step": 0}
-        self._journal.change(learned={}, quarantined=(), fresh_next=True, chosen_next=None, **none_yet)
+        self._journal.change(learned={}, quarantined=(), ledger=(), fresh_next=True, chosen_next=None, **none_yet)
         self._start_soon(now)
 
     def adopt(self, now: float) -> None:
@@ -163,9 +176,9 @@ class Supervision:
         What a launch of ours has left behind is explained, unless the record was lost.
         """
         explained = set(self._marked()) if self.record.attempts else set()
-        found = find_trainers(
-            self._output_dir, self._output_name, self.cwd, launch.run_mark(self.run_folder), or_launchers=True
-        )
+        name = self._given.output_name if self._given.script is not None else None
+        mark = launch.run_mark(self.run_folder)
+        found = find_trainers(self._given.output_dir, name, self.cwd, mark, or_launchers=True)
         return [p for p in found if p not in explained]
 
     def take_over(self, trainers: Collection[ProcessId]) -> None:
@@ -191,15 +204,19 @@ class Supervision:
         if self.record.state is RunState.STOPPING:
             self._continue_stop(now)
         elif self.record.state is RunState.WAITING:
-            if now >= self._start_due and self._cleared(now) and self._ready():
-                self._launch()
+            if now >= self._start_due and self._cleared(now):
+                self._prepare()
         elif not self.done:
             self._look(now)
         self._show()
 
     def _show(self) -> None:
-        watch = self._watch
-        self._journal.status(watch.snapshot, watch.finding, watch.step, watch.silence_s, self.problem)
+        watch, seen = self._watch, self._watch.snapshot
+        found = self._place(seen.checkpoints) if seen else ()
+        saves = self._foresee(watch.step, found, seen.host, self._journal.pace_s) if seen else None
+        if saves is not None and not self.done:
+            self._warn_of_saves(saves)
+        self._journal.status(seen, watch.finding, watch.step, watch.silence_s, self.problem, found, saves)
 
     def _look(self, now: float) -> None:
         before = self._watch.finding
@@ -225,28 +242,63 @@ class Supervision:
 
     def _learn(self, snapshot: Snapshot) -> None:
         """Keeps what the next attempt, or the next supervisor, must know."""
-        seen = snapshot.log
+        seen, attempt = snapshot.log, self.record.attempt
+        if attempt is None:
+            return
         if seen is not None and seen.steps_per_epoch:
-            total = seen.total_steps or self.record.total_steps
-            self._journal.change(
-                steps_per_epoch=seen.steps_per_epoch, total_steps=total, accumulation=seen.accumulation
-            )
+            self._learn_length(seen.steps_per_epoch, seen.total_steps, seen.accumulation, attempt)
+            attempt = self.record.attempt or attempt
+        if not self.record.interpreter:
+            trainer = next((p for p in snapshot.tree.processes if p.role is Role.TRAINER), None)
+            self._journal.change(interpreter=python_of(trainer.id) if trainer else "")
         new = self._watch.new_checkpoints()
         for checkpoint in new:
             if checkpoint.kind is CheckpointKind.STATE:
                 self._journal.tell("checkpoint", f"Saved {checkpoint.name}. It is sound.", "ok")
-        furthest = max((restart.absolute_step(c, self.record.steps_per_epoch) or 0 for c in new), default=0)
+        if new:
+            self._enter(new, attempt, snapshot.checkpoints)
+        furthest = max((c.step or 0 for c in self._place(tuple(new))), default=0) if new else 0
         if furthest > self.record.furthest_step:
             self._journal.change(furthest_step=furthest, restarts=0)
+
+    def _learn_length(self, per_epoch: int, total: int | None, accumulation: int | None, attempt: Attempt) -> None:
+        known = self.record.steps_per_epoch
+        if known not in (None, per_epoch):
+            text = (
+                f"An epoch has {per_epoch} steps now, it had {known}: the dataset was changed. Steps are counted anew."
+            )
+            self._journal.tell("dataset", text, "act")
+            self._journal.change(ledger=(), furthest_step=0)
+        if attempt.renumbered and total is not None:
+            total += attempt.counted_from or 0
+        total = total or self.record.total_steps
+        self._journal.change(steps_per_epoch=per_epoch, total_steps=total, accumulation=accumulation)
+        if attempt.epochs_before and attempt.counted_from != attempt.epochs_before * per_epoch:
+            begun = attempt.epochs_before * per_epoch
+            self._journal.change_attempt(counted_from=begun, first_step=begun)
+            self._watch.begins_at(begun)
+
+    def _enter(self, new: Sequence[Checkpoint], attempt: Attempt, there: Sequence[Checkpoint]) -> None:
+        """Puts what was just written into the ledger, and takes out what is no longer there."""
+        lines = [resume.ledger_line(c, attempt, self.record.steps_per_epoch) for c in new]
+        still = {c.stamp for c in there}
+        ledger = (*self.record.ledger, *(line for line in lines if line is not None))
+        self._journal.change(ledger=tuple(line for line in ledger if line.stamp in still))
+        for line in lines:
+            if line is not None and line.step is None:
+                name = line.stamp.rpartition("@")[0]
+                text = f"{name}: its own files and this attempt's count do not agree on its step; it is not used."
+                self._journal.tell("problem", text, "bad")
 
     def _save_progress(self, now: float) -> None:
         self._saved_at = now
         self._journal.change_attempt(last_step=self._watch.step)
-        self._journal.change(learned=self._watch.learned)
+        self._journal.change(learned=self._watch.learned, pace_s=self._journal.pace_s or self.record.pace_s)
 
     def _follow(self, finding: Finding, before: Finding, snapshot: Snapshot, now: float) -> None:
         state = self.record.state
-        decision = restart.decide(self.record, finding, self.settings, random.random())
+        whole = finding.kind is FindingKind.CRASHED and self._all_trained(snapshot)
+        decision = restart.decide(self.record, finding, self.settings, random.random(), all_trained=whole)
         if finding.kind in (FindingKind.FINISHED, FindingKind.CRASHED):
             self._end(finding, snapshot)
             self._act(decision, now)
@@ -287,6 +339,9 @@ class Supervision:
             self._journal.change(quarantined=(*self.record.quarantined, *decision.quarantine))
             names = ", ".join(stamp.rpartition("@")[0] for stamp in decision.quarantine)
             self._journal.tell("quarantined", f"Set aside, not deleted: {names}.", "act")
+        if decision.cure:
+            self._journal.change(cures=(*self.record.cures, decision.cure))
+            self._journal.tell("cure", f"From now on the training is started with {decision.cure}.", "act")
         if decision.kind is DecisionKind.GIVE_UP:
             self._journal.change(reason=decision.text)
             self._begin_stop(now, RunState.FAILED)
@@ -294,6 +349,9 @@ class Supervision:
             self._start_due = now + decision.delay_s
             due = self._clock() + decision.delay_s
             self._journal.change(next_start_at=due, restarts=self.record.restarts + 1)
+            self._begin_stop(now, RunState.WAITING)
+        elif decision.kind is DecisionKind.COMPLETE:
+            self._start_due = now
             self._begin_stop(now, RunState.WAITING)
         elif decision.kind is DecisionKind.STOP_AND_FINISH:
             self._begin_stop(now, RunState.FINISHED)
@@ -322,7 +380,9 @@ class Supervision:
         if state in (RunState.STARTING, RunState.TRAINING, RunState.SUSPECT):
             self._journal.tell("request", f"Resume was asked for, but the run is {state.value}: stop it first.")
             return
-        if state is RunState.FINISHED and chosen is None:
+        self._journal.change(**starting.informed(self.record, self._given, self._checkpoints))
+        found, final_at = self._checkpoints.read(), self._checkpoints.final_weights_at()
+        if chosen is None and resume.nothing_left(self.record, found, final_at, self._given.asked):
             self._journal.tell("request", "Resume was asked for, but the run is finished: nothing is left to train.")
             return
         self._journal.tell("request", "Resume was asked for.")
@@ -344,6 +404,43 @@ class Supervision:
                 self._journal.change(stopping_for=RunState.STOPPED)
             elif self.record.state is RunState.WAITING:
                 self._settle(RunState.STOPPED)
+
+    def answer_offer(self, closer: bool) -> None:
+        """Takes the user's answer to an offer of closer saves; it holds from the next attempt on."""
+        found = self._foresee(self._watch.step, self._place(self._checkpoints.read()), None, self.record.pace_s)
+        chosen = saves.options_of(found.offer) if closer and found.offer else ()
+        self._journal.change(closer_saves=closer, save_options=chosen)
+        text = (
+            f"Saves will come closer from the next start on: {' '.join(chosen)}."
+            if chosen
+            else ("No closer saves can be offered now." if closer else "Saves come as the script says.")
+        )
+        self._journal.tell("saves", text)
+
+    def delete(self, stamps: Sequence[str]) -> None:
+        """Deletes the states with these stamps, at the user's word; tells what was deleted, and what not and why."""
+        found = self._place(self._checkpoints.read())
+        needed = {c.stamp for c in found if c.sound and not c.aside and c.kind is CheckpointKind.STATE}
+        newest = max((c for c in found if c.stamp in needed), key=lambda c: (c.step or 0, c.saved_at), default=None)
+        for stamp in dict.fromkeys(stamps):
+            checkpoint = next((c for c in found if c.stamp == stamp), None)
+            name = stamp.rpartition("@")[0]
+            if checkpoint is None:
+                text = f"{name} was not deleted: it is not there any more, or was written again since."
+                self._journal.tell("delete", text, "act")
+            elif checkpoint is newest and self.record.state is not RunState.FINISHED:
+                self._journal.tell("delete", f"{name} was not deleted: this run would go on from it.", "act")
+            else:
+                self._delete(checkpoint)
+
+    def _delete(self, checkpoint: Checkpoint) -> None:
+        size = saves.in_bytes(checkpoint.size_bytes)
+        try:
+            prune.delete_state(self._given.output_dir, checkpoint)
+        except (prune.CannotDelete, OSError) as error:
+            self._journal.tell("delete", f"{checkpoint.name} was not deleted: {error}", "bad")
+        else:
+            self._journal.tell("delete", f"Deleted {checkpoint.name} ({size}), as was asked for.")
 
     def degrade(self, problem: str) -> None:
         """Shows a failure of the watchdog itself, or with '' that it is over."""
@@ -431,36 +528,42 @@ class Supervision:
             self._stop = None
         return phase is StopPhase.DONE
 
-    def _ready(self) -> bool:
-        waits = starting.waits_for(self.record, self.run_folder, self._checkpoints.read(), self._gpu.read())
-        if waits and not self._waits:
-            self._journal.tell("waiting", f"{waits[0].upper()}{waits[1:]}.", "act")
-        self._waits = waits
-        return not waits
-
-    def _launch(self) -> None:
+    def _prepare(self) -> None:
+        """Does the next step towards an attempt, and begins it when all is ready."""
         strangers = self.strangers()
         if strangers:  # two trainers would write into one folder
             self._let_go()
             self.take_over(strangers)
             return
-        if self._script is None:
-            self._give_up_starting(self._script_problem)
+        if self._given.script is None and (self._script_problem or not self.record.fresh_next):
+            self._give_up_starting(self._script_problem or f"it cannot be resumed: {self.record.unresumable}")
             return
-        fresh, chosen = self.record.fresh_next, self.record.chosen_next
-        before, point = self.record.attempt, StartPoint(None, 0)
-        if not fresh and not chosen and self._has_final_weights():
+        if not self.record.fresh_next:
+            self._journal.change(**starting.informed(self.record, self._given, self._checkpoints))
+        if self._start is None:
+            checkpoints, gpu = self._checkpoints, self._gpu
+            self._start = Start(self.run_folder, self.cwd, self._given, checkpoints, gpu, self.settings)
+        step = self._start.advance(self.record)
+        if isinstance(step, Wait):
+            if step.text and not self._waits:
+                self._journal.tell("waiting", f"{step.text[0].upper()}{step.text[1:]}.", "act")
+            self._waits = step.text
+            return
+        self._start, self._waits = None, ""
+        if isinstance(step, Refuse):
+            self._give_up_starting(step.reason)
+        elif isinstance(step, Finish):
+            if step.text:
+                self._journal.tell("completed", step.text, "ok")
             self._settle(RunState.FINISHED)
-            return
-        if not fresh:
-            found = starting.first_point(self.record, self._checkpoints.read(), self._output_dir, self.settings, chosen)
-            if found is None:
-                what = f"{chosen} cannot be resumed from" if chosen else "there is no sound checkpoint to go on from"
-                self._give_up_starting(what)
-                return
-            point = found
-            if chosen:
-                self._leave_behind(point)
+        else:
+            self._launch(step)
+
+    def _launch(self, go: Go) -> None:
+        fresh, before, point = self.record.fresh_next, self.record.attempt, go.point
+        if self.record.chosen_next:
+            self._leave_behind(point)
+        self._say_before(point)
         attempt = starting.planned(self.record, point, self.run_folder, self._clock(), fresh=fresh)
         self._move(
             RunState.STARTING,
@@ -473,7 +576,9 @@ class Supervision:
             self._give_up_starting(f"the attempt cannot be recorded: {self._journal.problem}")
             return
         try:
-            attempt, process = starting.start(attempt, point, self.run_folder, self.cwd, self._script, self.settings)
+            attempt, process = starting.start(
+                attempt, go, self.run_folder, self.cwd, self._given, self.settings, self.record
+            )
         except OSError as error:
             self._journal.change(reason=f"the training cannot be started: {error}", retry=True)
             self._settle(RunState.FAILED)
@@ -489,24 +594,63 @@ class Supervision:
             text = f"Attempt {attempt.number} goes on {point.text}; {again} steps to train again."
             self._journal.tell("resumed", text, "ok")
 
+    def _say_before(self, point: StartPoint) -> None:
+        """What its owner should know before an attempt begins, while there is time to choose otherwise."""
+        given = self._given
+        if self.record.unresumable:
+            text = f"This run is watched, but cannot be resumed: {self.record.unresumable}."
+            self._journal.tell("unresumable", text, "act")
+        if given.places:
+            moved = ", ".join(f"{option} {place}" for option, place in given.places.items())
+            self._journal.tell("paths", f"Paths of the train script are not on this machine; instead: {moved}.", "act")
+        if lost := {option: path for option, path in given.missing.items() if option not in given.places}:
+            named = ", ".join(f"{option} {path}" for option, path in lost.items())
+            self._journal.tell("paths", f"The train script names what is not on this machine: {named}.", "act")
+        record = starting.estimated(self.record, given)
+        pace_s = starting.usual_pace_s(self.record, self.run_folder)
+        found = self._checkpoints.read() if point.checkpoint else ()
+        host = read_host(self.run_folder)
+        seen = saves.foresee(record, given.asked, point.first_step, self._place(found), host, self.settings, pace_s)
+        if seen.offer and self.settings.closer_saves:
+            chosen = saves.options_of(seen.offer)
+            self._journal.change(closer_saves=True, save_options=chosen)
+            text = f"{saves.offer_in_words(seen)}: done, as the setting closer_saves says ({' '.join(chosen)})."
+            self._journal.tell("saves", text)
+            seen = replace(seen, offer=None)
+        self._warn_of_saves(seen)
+
+    def _warn_of_saves(self, seen: Saves) -> None:
+        if seen.warning:
+            self._journal.tell_once("room for the next save" if seen.fits is False else "room", "warning", seen.warning)
+        if seen.offer:
+            how = f"choose so in the Watchdog tab, or: fluxgym-watchdog saves {self.run_folder} --closer"
+            self._journal.tell_once("risk", "risk", f"{saves.offer_in_words(seen)}; {how}.")
+
     def _give_up_starting(self, reason: str) -> None:
         self._journal.change(reason=reason, retry=False, fresh_next=False, chosen_next=None)
         self._settle(RunState.FAILED)
 
-    def _has_final_weights(self) -> bool:
-        """Whether this training has saved what it was for, whatever its record says: it is never trained again."""
-        saved_at, attempts = self._checkpoints.final_weights_at(), self.record.attempts
-        total = self.record.total_steps
-        if saved_at is None or not attempts or not total or attempts[-1].last_step < total:
-            return False
-        return saved_at >= (self.record.files_since or attempts[0].files_since or attempts[0].started_at)
-
     def _leave_behind(self, point: StartPoint) -> None:
         """Sets aside what lies ahead of where the user went back to, or the next crash would jump there again."""
-        ahead = starting.ahead_of(point, self.record, self._checkpoints.read())
-        self._journal.change(quarantined=(*self.record.quarantined, *ahead), furthest_step=point.first_step)
+        ahead = starting.ahead_of(point, self._place(self._checkpoints.read()))
+        kept = [stamp for stamp in self.record.quarantined if stamp != point.checkpoint]
+        self._journal.change(quarantined=(*kept, *ahead), furthest_step=point.first_step)
 
     # small parts
+
+    def _place(self, found: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:
+        """Checkpoints with their absolute steps; what was placed last is kept, since there may be thousands."""
+        known = self._placed
+        if known is None or known[0] != found or known[1] is not self.record:
+            self._placed = known = (found, self.record, resume.placed(found, self.record, self._given.asked))
+        return known[2]
+
+    def _foresee(self, step: int, found: tuple[Checkpoint, ...], host: Host | None, pace_s: float | None) -> Saves:
+        return saves.foresee(self.record, self._given.asked, step, found, host, self.settings, pace_s)
+
+    def _all_trained(self, snapshot: Snapshot) -> bool:
+        asked, at = self._given.asked, snapshot.final_weights_at
+        return resume.to_complete(self.record, snapshot.checkpoints, at, asked) is not None
 
     def _evidence(self, snapshot: Snapshot, *, closely: bool = True) -> dict[str, object]:
         """What was seen, for the timeline. A silence is looked at closely, in the background, once."""

@@ -120,6 +120,11 @@ class Watchdog:
             supervision.resume(now, chosen if isinstance(chosen, str) else None)
         elif request["kind"] == "switch":
             supervision.switch(request.get("auto_resume") is True)
+        elif request["kind"] == "saves":
+            supervision.answer_offer(request.get("closer") is True)
+        elif request["kind"] == "delete":
+            named = request.get("checkpoints")
+            supervision.delete([n for n in named if isinstance(n, str)] if isinstance(named, list) else [])
 
     def _look_around(self, now: float) -> None:
         try:
@@ -201,6 +206,16 @@ class Watchdog:
                     self._drop(output_dir.name)
                     return None
             return store
+
+    def take_requests(self, run_folder: Path) -> None:
+        """Answers what waits for a run that nobody supervises, and starts nothing of itself. Raises Held, OSError."""
+        with self._lock:
+            supervision = self._supervise(Store(run_folder), expected_script(run_folder), strict=False)
+            try:
+                for request in supervision.store.take_requests():
+                    self._answer(supervision, request, time.monotonic())
+            finally:
+                self._drop(run_folder.name)
 
     def record(self, name: str) -> RunRecord | None:
         """The record of a run that this watchdog supervises or has supervised to its end, written or not."""

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fluxgym_watchdog.act import script as train_script
 from fluxgym_watchdog.observe import processes
 from fluxgym_watchdog.records import ProcessId
 
@@ -102,32 +101,6 @@ def environment(environ: Mapping[str, str], run_folder: Path) -> dict[str, str]:
 def run_mark(run_folder: Path) -> str:
     """What RUN_VARIABLE holds for a run, whichever link led to its folder."""
     return os.path.realpath(run_folder)
-
-
-def output_dir(script: train_script.Script, cwd: Path, run_folder: Path) -> Path:
-    """Where the training writes its checkpoints: its --output_dir, or the run's folder where that is not plain text."""
-    found = script.option("--output_dir")
-    return run_folder if not found or "$" in found or "%" in found else cwd / found
-
-
-def output_name(script: train_script.Script, run_folder: Path) -> str:
-    """What its checkpoints' names begin with: its --output_name, or the folder's name where that is not plain text."""
-    found = script.option("--output_name")
-    return run_folder.name if not found or "$" in found or "%" in found else found
-
-
-def saving_options(script: train_script.Script, *, save_states: bool, keep_states: int) -> list[str]:
-    """The options that make a training resumable, less what its script sets itself."""
-    if not save_states:
-        return []
-    if script.option("--save_state") is not None:
-        return []  # then how many are kept is the script's own choice, too
-    options = ["--save_state"]
-    keeps_its_own = any(
-        script.option(name) is not None
-        for name in ("--save_last_n_epochs_state", "--save_last_n_epochs", "--save_last_n_steps_state")
-    )
-    return options if keeps_its_own else [*options, "--save_last_n_epochs_state", str(keep_states)]
 
 
 def _command(attempt_script: Path, exit_path: Path) -> Sequence[str]:

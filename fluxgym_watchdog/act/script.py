@@ -18,7 +18,14 @@ ONLY_TALK = frozenset({"echo", "printf", "eval", "cat", "grep", "test", "[", "[[
 
 
 class ScriptError(ValueError):
-    """A script in which the training command cannot be found for certain; the message says what was looked for."""
+    """A script that is no train script; the message says what was looked for."""
+
+
+class NotUnderstood(ScriptError):
+    """A script that trains, but into which nothing can be put for certain; the message names the line.
+
+    It can be started as it stands and watched, but not resumed.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +62,26 @@ class Script:
 
 
 def read(content: bytes, *, batch: bool = False) -> Script:
-    """The script with its training command. Raises ScriptError where there is none, or more than one."""
+    """The script with its training command. Raises ScriptError where there is none, NotUnderstood for other doubts."""
     text = content.decode("latin-1")
+    if not text.strip():
+        raise ScriptError(f"is empty; looked for {LOOKED_FOR}")
     try:
         commands = [c for c in (_batch_commands(text) if batch else _shell_commands(text)) if _trains(c)]
     except RecursionError as error:
-        raise ScriptError("is nested too deeply to be understood") from error
-    if not text.strip():
-        raise ScriptError(f"is empty; looked for {LOOKED_FOR}")
-    if not commands and not batch and "\\\r\n" in text:
+        raise NotUnderstood("is nested too deeply to be understood") from error
+    except NotUnderstood as error:
+        if _names_a_trainer(text):
+            raise
+        raise ScriptError(f"has no {LOOKED_FOR[3:]} ({error})") from error
+    if not commands and not batch and "\\\r\n" in text and _names_a_trainer(text):
         line = text.count("\n", 0, text.index("\\\r\n")) + 1
-        raise ScriptError(f"line {line}: ends as Windows ends lines (CRLF), so bash does not go on in the next line")
+        raise NotUnderstood(f"line {line}: ends as Windows ends lines (CRLF), so bash does not go on in the next line")
     if not commands:
         raise ScriptError(f"has no {LOOKED_FOR[3:]}")
     if len(commands) > 1:
         lines = ", ".join(str(text.count("\n", 0, c[-1].end) + 1) for c in commands)
-        raise ScriptError(f"has more than one training command (they end in lines {lines}); one is expected")
+        raise NotUnderstood(f"has more than one training command (they end in lines {lines}); one is expected")
     return Script(text, tuple(commands[0]), batch)
 
 
@@ -82,6 +93,10 @@ def with_options(script: Script, options: Sequence[str]) -> bytes:
     added = "".join(" " + quote(o) for o in options).encode("utf-8").decode("latin-1")
     end = script.words[-1].end
     return (script.text[:end] + added + script.text[end:]).encode("latin-1")
+
+
+def _names_a_trainer(text: str) -> bool:
+    return "_train_network.py" in text
 
 
 def _trains(words: Sequence[Word]) -> bool:
@@ -125,7 +140,7 @@ def _shell_commands(text: str) -> Iterable[list[Word]]:
             while i < n and text[i] != "\n":
                 i += 1
         elif text.startswith("<<", i) and not text.startswith("<<<", i):
-            raise ScriptError(f"line {_line(text, i)}: here-documents are not understood")
+            raise NotUnderstood(f"line {_line(text, i)}: here-documents are not understood")
         elif text.startswith("&>", i) or (c in "<>" and not text.startswith("(", i + 1)):
             if words and words[-1].end == i and re.fullmatch("[0-9]+", words[-1].text):
                 words.pop()  # the 2 of 2>file
@@ -195,7 +210,7 @@ def _closed(text: str, start: int, i: int, closing: str, nested: tuple[str, ...]
         if text[i] == closing:
             return i + 1
         i = _piece_end(text, i) if text.startswith(nested, i) else i + 1
-    raise ScriptError(f"line {_line(text, start)}: {text[start]} is not closed")
+    raise NotUnderstood(f"line {_line(text, start)}: {text[start]} is not closed")
 
 
 def _line(text: str, i: int) -> int:

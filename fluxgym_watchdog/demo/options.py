@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from fluxgym_watchdog.observe.dataset import count_images
+
 DEFAULT_MAX_TRAIN_STEPS = 1600
 DEFAULT_STEPS_PER_EPOCH = 40
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -50,22 +49,8 @@ def batches_per_epoch(dataset_config: str | None) -> tuple[int, int]:
     """Number of images and of batches in an epoch: images x repeats, from the dataset file if it can be read and
     names images that exist, else `DEMO_STEPS_PER_EPOCH` (default 40)."""
     if dataset_config and Path(dataset_config).is_file():
-        images, batches = _count(Path(dataset_config).read_text(encoding="utf-8"))
+        images, batches = count_images(Path(dataset_config))
         if batches:
             return images, batches
     steps = int(os.environ.get("DEMO_STEPS_PER_EPOCH") or DEFAULT_STEPS_PER_EPOCH)
     return steps, steps
-
-
-def _count(dataset_config: str) -> tuple[int, int]:
-    """Count over all subsets. Only the keys needed here are read, one `key = value` a line."""
-    images, batches, batch_size = 0, 0, 1
-    for block in re.split(r"(?m)^\s*\[\[", dataset_config):
-        values = dict(re.findall(r"(?m)^\s*(\w+)\s*=\s*['\"]?(.*?)['\"]?\s*(?:#.*)?$", block))
-        batch_size = int(values.get("batch_size", batch_size))
-        folder = Path(values.get("image_dir", ""))
-        if "image_dir" in values and folder.is_dir():
-            found = sum(file.suffix.lower() in PICTURE_SUFFIXES for file in folder.iterdir())
-            images += found
-            batches += math.ceil(found * int(values.get("num_repeats", 1)) / batch_size)
-    return images, batches

@@ -11,7 +11,8 @@ class Cause:
 
     `patterns` are looked for in the last lines; `retry` says whether the same command may work the next time, and
     `retry_after_steps` that it may only if this attempt had trained at all. `wait_for` names the condition (disk, gpu,
-    memory) that must clear first. `advice` is for the user; `source` is where the pattern was seen.
+    memory) that must clear first; `cure` an environment variable (NAME=VALUE) with which the same may work. `advice` is
+    for the user; `source` is where the pattern was seen.
     """
 
     name: str
@@ -22,8 +23,11 @@ class Cause:
     retry: bool = True
     retry_after_steps: bool = False
     wait_for: str = ""
+    cure: str = ""
 
 
+LOAD_WHOLE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1"
+"""Lets torch 2.6 and later load what an accelerate from before it has saved: its states are the trainer's own files."""
 CAUSES: tuple[Cause, ...] = (
     Cause(
         "already_finished",
@@ -47,6 +51,15 @@ CAUSES: tuple[Cause, ...] = (
         "Close other programs on the GPU, or choose a smaller VRAM preset, resolution, batch size or rank.",
         "FluxGym issues 40, 337, 444",
         retry_after_steps=True,
+    ),
+    Cause(
+        "state_unloadable",
+        (r"KeyError: 'step'$",),
+        "this version of accelerate cannot load the states that it saves with this version of torch",
+        "Update accelerate in FluxGym's environment (1.6.0 works). Until then the watchdog resumes with "
+        f"{LOAD_WHOLE} in the trainer's environment.",
+        "measured: accelerate 0.32 and 0.33 with torch 2.6 and later",
+        cure=LOAD_WHOLE,
     ),
     Cause(
         "disk_full",

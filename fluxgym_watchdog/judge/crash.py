@@ -49,6 +49,7 @@ def judge_end(snapshot: Snapshot, began_at: float) -> Finding:
         cause.name,
         retry=may_retry(cause, log.step if log else 0),
         advice=cause.advice,
+        cure=cause.cure,
     )
 
 
@@ -56,6 +57,8 @@ def find_cause(log: LogProgress | None, exit_code: int | None) -> Cause:
     """The cause that an ended attempt's last lines and exit code tell."""
     found = _in_lines(log.last_lines) if log else None
     resume_failed = log is not None and log.resumed and log.step == 0 and exit_code != 0
+    if found is not None and found.cure:
+        return found if resume_failed else UNKNOWN
     if resume_failed and (exit_code is not None if found is None else found.name not in NEVER_THE_STATES_FAULT):
         by_signal = BY_EXIT_CODE.get(exit_code) if found is None and exit_code is not None else None
         return by_signal or STATE_UNLOADABLE

@@ -11,11 +11,11 @@ import re
 import stat
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fluxgym_watchdog.observe.soundness import Unreadable, safetensors_reason, train_state, zip_reason
-from fluxgym_watchdog.records import Checkpoint, CheckpointKind
+from fluxgym_watchdog.observe.soundness import Unreadable, safetensors_reason, train_state, trained, zip_reason
+from fluxgym_watchdog.records import Checkpoint, CheckpointKind, Trained
 
 TRAIN_STATE = "train_state.json"
 MARKER = "random_states_0.pkl"
@@ -60,6 +60,16 @@ class CheckpointReader:
         """When the final weights (NAME.safetensors) were written, wall clock; None where there are no sound ones."""
         checkpoint = self._checkpoint(self._final_weights)
         return checkpoint.saved_at if checkpoint is not None and checkpoint.sound else None
+
+    def trained(self) -> Trained:
+        """What the newest sound weights tell of the training that wrote them; all unknown where there are none."""
+        for checkpoint in self.read():
+            if checkpoint.kind is CheckpointKind.WEIGHTS and checkpoint.sound:
+                try:
+                    return trained(self._folder / checkpoint.name)
+                except Unreadable:
+                    continue  # the next older ones tell the same
+        return Trained()
 
     def _checkpoint(self, name: str) -> Checkpoint | None:
         match = self._name.fullmatch(name)
@@ -159,8 +169,9 @@ def _file(path: str) -> _File:
 
 
 def _look_at_weights(path: Path, fingerprint: _Fingerprint, match: re.Match[str], folder: Path) -> Checkpoint:
-    reason = _entry_reason(fingerprint.entry, folder)
-    return _of_name(match, fingerprint, reason or safetensors_reason(path))
+    found = _of_name(match, fingerprint, _entry_reason(fingerprint.entry, folder) or safetensors_reason(path))
+    # The name of the final weights tells no epoch.
+    return replace(found, epoch=trained(path).epoch) if found.final and found.sound else found
 
 
 def _look_at_state(path: Path, fingerprint: _Fingerprint, match: re.Match[str], folder: Path) -> Checkpoint:
@@ -190,7 +201,8 @@ def _files_reason(files: Mapping[str, _File], folder: Path) -> str:
         if reason := _entry_reason(files[name], folder):
             return f"{name} {reason}"
     if files[MARKER].mtime_ns < files[TRAIN_STATE].mtime_ns:
-        return f"is being rewritten or was cut off while saving ({MARKER} is older than {TRAIN_STATE})"
+        order = f"{MARKER} is older than {TRAIN_STATE}"
+        return f"is being rewritten, was cut off while saving, or was copied without its files' times ({order})"
     return ""
 
 

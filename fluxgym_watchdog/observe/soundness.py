@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import struct
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
+
+from fluxgym_watchdog.records import Trained
 
 TRAIN_STATE_LIMIT_BYTES = 65_536
 HEADER_LIMIT_BYTES = 100_000_000
@@ -52,19 +56,9 @@ def safetensors_reason(path: Path) -> str:
     """
     with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
-        prefix = _read(path, file, 8)
-        if len(prefix) < 8:
-            return "is cut off"
-        (length,) = struct.unpack("<Q", prefix)
-        if length < 2 or length > HEADER_LIMIT_BYTES:
-            return "is damaged (no safetensors header)"
-        if 8 + length > size:
-            return "is cut off"
-        if _read(path, file, 1) != b"{":
-            return "is damaged (no safetensors header)"
-        header = _json(b"{" + _read(path, file, length - 1))
-    if not isinstance(header, dict):
-        return "is damaged (its header is not valid JSON)"
+        header, begins_at = _header(path, file, size)
+    if isinstance(header, str):
+        return header
     spans = _spans(header)
     if spans is None:
         return "is damaged (its header does not say where the tensors are)"
@@ -75,9 +69,30 @@ def safetensors_reason(path: Path) -> str:
         if begin != end:
             return "is damaged (its tensors do not lie end to end)"
         end = until
-    if 8 + length + end > size:
+    if begins_at + end > size:
         return "is cut off"
-    return "is longer than its header says" if 8 + length + end < size else ""
+    return "is longer than its header says" if begins_at + end < size else ""
+
+
+def trained(path: Path) -> Trained:
+    """What a .safetensors file tells of the training that wrote it. Raises Unreadable."""
+    with _opened(path) as file:
+        header, _ = _header(path, file, os.fstat(file.fileno()).st_size)
+    told = header.get("__metadata__") if isinstance(header, dict) else None
+    metadata = {k: v for k, v in told.items() if isinstance(v, str)} if isinstance(told, dict) else {}
+    accumulation = _count(metadata, "ss_gradient_accumulation_steps")
+    batches = _count(metadata, "ss_num_batches_per_epoch")
+    return Trained(
+        steps_per_epoch=-(-batches // (accumulation or 1)) if batches else None,
+        accumulation=accumulation,
+        epoch=_count(metadata, "ss_epoch"),
+        metadata=metadata,
+    )
+
+
+def _count(metadata: Mapping[str, str], key: str) -> int | None:
+    found = metadata.get(key, "")
+    return int(found) or None if re.fullmatch(r"\d{1,12}", found, re.ASCII) else None
 
 
 def zip_reason(path: Path) -> str:
@@ -114,6 +129,22 @@ def _opened(path: Path) -> IO[bytes]:
         os.close(descriptor)
         raise Unreadable(path.name, "it is no regular file")
     return os.fdopen(descriptor, "rb")
+
+
+def _header(path: Path, file: IO[bytes], size: int) -> tuple[dict[str, Any] | str, int]:
+    """A .safetensors file's header, or why it has none, and where its tensors begin."""
+    prefix = _read(path, file, 8)
+    if len(prefix) < 8:
+        return "is cut off", 0
+    (length,) = struct.unpack("<Q", prefix)
+    if length < 2 or length > HEADER_LIMIT_BYTES:
+        return "is damaged (no safetensors header)", 0
+    if 8 + length > size:
+        return "is cut off", 0
+    if _read(path, file, 1) != b"{":
+        return "is damaged (no safetensors header)", 0
+    header = _json(b"{" + _read(path, file, length - 1))
+    return (header if isinstance(header, dict) else "is damaged (its header is not valid JSON)"), 8 + length
 
 
 def _read(path: Path, file: IO[bytes], count: int) -> bytes:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from fluxgym_watchdog.act.launch import RUN_VARIABLE, run_mark, saving_options
+from fluxgym_watchdog.act import options
+from fluxgym_watchdog.act.launch import RUN_VARIABLE, run_mark
 from fluxgym_watchdog.act.script import ScriptError, read
 from fluxgym_watchdog.fluxgym.runs import find_runs
 from fluxgym_watchdog.observe.gpu import GpuReader
@@ -162,7 +163,7 @@ def test_pipes_in_place_of_files_are_refused_and_block_nothing(short_training: T
 
 def test_an_own_save_state_keeps_as_many_as_the_script_says() -> None:
     own = read(b"accelerate launch flux_train_network.py --save_state --loss_type l2\n")
-    assert saving_options(own, save_states=True, keep_states=2) == []
+    assert options.saving(options.asked(own), save_states=True, keep_states=2) == []
 
 
 def test_a_deleted_run_does_not_come_back(short_training: Training, watchdogs: Watchdogs) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from fluxgym_watchdog.fluxgym.runner import without_redraws
-from fluxgym_watchdog.judge import restart
+from fluxgym_watchdog.judge import restart, resume
 from fluxgym_watchdog.judge.stall import AFTER_THE_END
-from fluxgym_watchdog.records import Attempt, DecisionKind, Finding, FindingKind, RunRecord, RunState, StartPoint
+from fluxgym_watchdog.records import Asked, Attempt, DecisionKind, Finding, FindingKind, RunRecord, RunState, StartPoint
 from fluxgym_watchdog.settings import Settings
 from fluxgym_watchdog.starting import ahead_of
 from fluxgym_watchdog.watchdog import Watchdog
@@ -58,7 +58,8 @@ def test_a_stall_after_the_end_is_never_a_restart(auto_resume: bool, expected: D
 def test_going_back_leaves_behind_what_lies_ahead() -> None:
     record = RunRecord("x", attempts=(Attempt(1, NOW),), steps_per_epoch=40, total_steps=240)
     found = [state(1, 40), state(2, 80), state(3, 120)]
-    assert ahead_of(StartPoint(found[0].stamp, 40), record, found) == (found[1].stamp, found[2].stamp)
+    placed = resume.placed(found, record, Asked(epochs=6))
+    assert ahead_of(StartPoint(found[0].stamp, 40), placed) == (found[1].stamp, found[2].stamp)
 
 
 def test_states_are_told_apart_by_the_clock_of_their_file_system() -> None:
@@ -66,7 +67,7 @@ def test_states_are_told_apart_by_the_clock_of_their_file_system() -> None:
     attempt = Attempt(1, NOW, files_since=NOW - 60)
     record = RunRecord("x", attempts=(attempt,), steps_per_epoch=40, total_steps=240)
     own, earlier = state(2, 80, saved_at=NOW - 30), state(3, 120, saved_at=NOW - 90)
-    points = restart.start_points(record, [own, earlier], Path("/f"), Settings())
+    points = resume.start_points(record, [own, earlier], Path("/f"), Settings(), Asked(epochs=6))
     assert [p.checkpoint for p in points] == [own.stamp, None]
 
 

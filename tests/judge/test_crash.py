@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from fluxgym_watchdog.judge.causes import BY_EXIT_CODE, CAUSES, STATE_UNLOADABLE, UNKNOWN
+from fluxgym_watchdog.judge.causes import BY_EXIT_CODE, CAUSES, LOAD_WHOLE, STATE_UNLOADABLE, UNKNOWN
 from fluxgym_watchdog.judge.crash import find_cause, judge_end, may_retry
 from fluxgym_watchdog.records import FindingKind, Phase
 from tests.judge.builders import NOW, ended, log
@@ -317,7 +317,6 @@ UNLOADABLE = {
     "no folder": "ValueError: Tried to find /x-000002-state but folder does not exist",
     "broken train_state.json": "json.decoder.JSONDecodeError: Expecting value: line 1 column 1 (char 0)",
     "another rank": "RuntimeError: Error(s) in loading state_dict for LoRANetwork:",
-    "an accelerate that cannot": "KeyError: 'step'",
 }
 
 
@@ -470,3 +469,12 @@ def test_weights_that_nothing_bears_out_may_be_a_copy_that_the_user_made() -> No
     assert judge_end(ended(training, None, weights_at), NOW).kind is FindingKind.CRASHED
     assert judge_end(ended(ending, None, weights_at), NOW).kind is FindingKind.FINISHED
     assert judge_end(ended(None, None, weights_at), NOW).kind is FindingKind.FINISHED
+
+
+def test_an_accelerate_that_cannot_load_its_own_states_is_told_from_a_broken_state() -> None:
+    lines = raised("KeyError: 'step'", first="Traceback (most recent call last):")
+    cause = find_cause(log(lines, step=0, resumed=True), 1)
+    assert (cause.name, cause.cure) == ("state_unloadable", LOAD_WHOLE)
+    assert judge_end(ended(log(lines, step=0, resumed=True)), NOW).cure == LOAD_WHOLE
+    assert find_cause(log(lines, step=0), 1) is UNKNOWN  # nothing was resumed: some other KeyError
+    assert find_cause(log(lines, step=9, resumed=True), 1) is UNKNOWN

@@ -441,10 +441,10 @@ class RunRecord:
     in it, in seconds. `quarantined` holds stamps of checkpoints that must not be used. `stopping_for` is the state that
     follows once everything is gone. `fresh_next` and `chosen_next` say how the next attempt was asked to begin: from
     nothing, or from the checkpoint of that name. `ledger` holds the states that were seen being written and are still
-    there. `pace_s` is the usual time of a step, in seconds. `closer_saves` is the user's answer to an offer of closer
-    saves (None: not asked, or not answered), `save_options` what was chosen then. `unresumable` says why this run is
-    watched but never started again by itself: its script is not understood. `interpreter` is the trainer's Python;
-    `cures` are the environment variables (NAME=VALUE) without which it cannot load its states.
+    there. `pace_s` is the usual time of a step, in seconds. `offered` is the offer of closer saves that its owner was
+    told of last, `closer_saves` the answer (None: none yet), `save_options` what was chosen then. `unresumable` says
+    why this run is watched but never started again by itself: its script is not understood. `interpreter` is the
+    trainer's Python; `cures` are the environment variables (NAME=VALUE) without which it cannot load its states.
     """
 
     name: str
@@ -469,6 +469,7 @@ class RunRecord:
     retry: bool | None = None
     ledger: tuple[LedgerLine, ...] = ()
     pace_s: float | None = None
+    offered: SaveOffer | None = None
     closer_saves: bool | None = None
     save_options: tuple[str, ...] = ()
     unresumable: str = ""

@@ -112,7 +112,7 @@ class Start:
     ) -> None:
         self._run_folder, self._cwd, self._given, self._settings = run_folder, cwd, what, settings
         self._checkpoints, self._gpu = checkpoints, gpu
-        self._completing: Background[str] | None = None
+        self._completing: tuple[Path, Path, Background[str]] | None = None
         self._versions: Background[dict[str, str]] | None = None
 
     def advance(self, record: RunRecord) -> Wait | Refuse | Finish | Go:
@@ -122,6 +122,8 @@ class Start:
         host, gpu = read_host(self._run_folder), self._gpu.read()
         if waits := restart.not_ready(record.cause, host, gpu, max(sizes, default=0)):
             return Wait(waits)
+        if self._completing is not None:
+            return self._completed(*self._completing)
         if record.fresh_next:
             return Go(StartPoint(None, 0), _variables(record.cures))
         if chosen is None:
@@ -129,7 +131,8 @@ class Start:
             if resume.nothing_left(record, found, final_at, asked):
                 return Finish()
             if whole := resume.to_complete(record, found, final_at, asked):
-                return self._complete(record, whole)
+                self._completing = self._complete(record, whole)
+                return Wait(f"making the final weights from {whole.name}")
         points = resume.start_points(record, found, self._given.output_dir, self._settings, asked, chosen)
         if not points:
             what = f"{chosen} cannot be resumed from" if chosen else "there is no sound checkpoint to go on from"
@@ -141,23 +144,26 @@ class Start:
             return Wait("waiting for the trainer's Python to say its versions")
         return Go(points[0], _variables((*record.cures, *resume.cures(answer))))
 
-    def _complete(self, record: RunRecord, whole: Checkpoint) -> Wait | Refuse | Finish:
+    def _complete(self, record: RunRecord, whole: Checkpoint) -> tuple[Path, Path, Background[str]]:
+        """Begins to make the final weights from the final state, in the background: there may be gigabytes to write."""
         what = self._given
+        state = what.output_dir / whole.name
         target = what.output_dir / f"{what.output_name}.{what.asked.save_model_as}"
-        if self._completing is None:
-            told = self._checkpoints.trained().metadata or _told_by_script(what.asked)
-            steps, epoch = whole.step or record.total_steps or 0, whole.epoch or 0
-            metadata = describe(told, name=what.output_name, steps=steps, epoch=epoch)
-            state, precision = what.output_dir / whole.name, what.asked.save_precision
-            self._completing = Background(lambda: _made(state, target, precision, metadata))
-            self._completing.ask()
-        problem = self._completing.answer()
-        if problem is None or self._completing.waiting_s:
-            return Wait(f"making the final weights from {whole.name}")
+        told = self._checkpoints.trained().metadata or _told_by_script(what.asked)
+        steps, epoch = whole.step or record.total_steps or 0, whole.epoch or 0
+        metadata = describe(told, name=what.output_name, steps=steps, epoch=epoch)
+        making = Background(lambda: _made(state, target, what.asked.save_precision, metadata))
+        making.ask()
+        return state, target, making
+
+    def _completed(self, state: Path, target: Path, making: Background[str]) -> Wait | Refuse | Finish:
+        problem = making.answer()
+        if problem is None:
+            return Wait(f"making the final weights from {state.name}")
         if problem:
-            return Refuse(f"all steps are made and in {whole.name}, but {target.name} could not be made: {problem}")
+            return Refuse(f"all steps are made and in {state.name}, but {target.name} could not be made: {problem}")
         return Finish(
-            f"All steps were made, but the training ended before it wrote {target.name}: made it from {whole.name}."
+            f"All steps were made, but the training ended before it wrote {target.name}: made it from {state.name}."
         )
 
     def _ask_versions(self, record: RunRecord) -> dict[str, str] | None:

@@ -407,8 +407,13 @@ class Supervision:
 
     def answer_offer(self, closer: bool) -> None:
         """Takes the user's answer to an offer of closer saves; it holds from the next attempt on."""
-        found = self._foresee(self._watch.step, self._place(self._checkpoints.read()), None, self.record.pace_s)
-        chosen = saves.options_of(found.offer) if closer and found.offer else ()
+        offer = self.record.offered
+        if offer is None:
+            record, pace_s = starting.estimated(self.record, self._given), self._usual_pace_s()
+            found = self._place(self._checkpoints.read())
+            step = self._watch.step
+            offer = saves.foresee(record, self._given.asked, step, found, None, self.settings, pace_s).offer
+        chosen = saves.options_of(offer) if closer and offer else ()
         self._journal.change(closer_saves=closer, save_options=chosen)
         text = (
             f"Saves will come closer from the next start on: {' '.join(chosen)}."
@@ -607,10 +612,9 @@ class Supervision:
             named = ", ".join(f"{option} {path}" for option, path in lost.items())
             self._journal.tell("paths", f"The train script names what is not on this machine: {named}.", "act")
         record = starting.estimated(self.record, given)
-        pace_s = starting.usual_pace_s(self.record, self.run_folder)
-        found = self._checkpoints.read() if point.checkpoint else ()
-        host = read_host(self.run_folder)
-        seen = saves.foresee(record, given.asked, point.first_step, self._place(found), host, self.settings, pace_s)
+        found = self._place(self._checkpoints.read() if point.checkpoint else ())
+        host, pace_s = read_host(self.run_folder), self._usual_pace_s()
+        seen = saves.foresee(record, given.asked, point.first_step, found, host, self.settings, pace_s)
         if seen.offer and self.settings.closer_saves:
             chosen = saves.options_of(seen.offer)
             self._journal.change(closer_saves=True, save_options=chosen)
@@ -623,6 +627,7 @@ class Supervision:
         if seen.warning:
             self._journal.tell_once("room for the next save" if seen.fits is False else "room", "warning", seen.warning)
         if seen.offer:
+            self._journal.change(offered=seen.offer)
             how = f"choose so in the Watchdog tab, or: fluxgym-watchdog saves {self.run_folder} --closer"
             self._journal.tell_once("risk", "risk", f"{saves.offer_in_words(seen)}; {how}.")
 
@@ -644,6 +649,9 @@ class Supervision:
         if known is None or known[0] != found or known[1] is not self.record:
             self._placed = known = (found, self.record, resume.placed(found, self.record, self._given.asked))
         return known[2]
+
+    def _usual_pace_s(self) -> float | None:
+        return starting.usual_pace_s(self.record, self.run_folder)
 
     def _foresee(self, step: int, found: tuple[Checkpoint, ...], host: Host | None, pace_s: float | None) -> Saves:
         return saves.foresee(self.record, self._given.asked, step, found, host, self.settings, pace_s)

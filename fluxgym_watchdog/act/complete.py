@@ -38,7 +38,9 @@ def complete(state: Path, target: Path, precision: str, metadata: Mapping[str, s
     try:
         with source.open("rb") as file, scratch.open("wb") as out:
             (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
+            header = json.loads(file.read(min(length, os.fstat(file.fileno()).st_size)))
+            if not isinstance(header, dict):
+                raise ValueError("its header is no object")
             _convert(header, file, 8 + length, out, PRECISIONS[precision], metadata)
             out.flush()
             os.fsync(out.fileno())

@@ -15,14 +15,18 @@ PATHS = (
     *("--dataset_config", "--sample_prompts", "--config_file", "--output_dir"),
 )
 """The options of sd-scripts' FLUX trainer that FluxGym or its users set to files and folders."""
+FILES = frozenset({".safetensors", ".sft", ".ckpt", ".pt", ".bin", ".gguf", ".toml", ".json", ".txt"})
+DEFAULT_STEPS = 1600
+"""sd-scripts' --max_train_steps where a script says nothing of how long to train."""
 
 
 def asked(script: Script) -> Asked:
     """What the script asks of the trainer; what is not plain text or no number counts as not said."""
     kept = ("--save_last_n_epochs_state", "--save_last_n_epochs", "--save_last_n_steps_state")
+    says_how_long = any(script.option(name) is not None for name in ("--max_train_epochs", "--max_train_steps"))
     return Asked(
         epochs=_number(script, "--max_train_epochs"),
-        steps=_number(script, "--max_train_steps"),
+        steps=_number(script, "--max_train_steps") if says_how_long else DEFAULT_STEPS,
         save_every_epochs=_number(script, "--save_every_n_epochs"),
         save_every_steps=_number(script, "--save_every_n_steps"),
         saves_states=script.option("--save_state") is not None,
@@ -63,7 +67,7 @@ def missing_paths(script: Script, cwd: Path) -> dict[str, str]:
     found = {}
     for option in PATHS:
         named = _plain(script, option)
-        if not named or not (_is_absolute(named) or PurePosixPath(named).suffix):
+        if not named or not (_is_absolute(named) or PurePosixPath(named).suffix in FILES):
             continue
         path = cwd / named
         there = path.parent.exists() if option == "--output_dir" else path.exists()

@@ -1,9 +1,10 @@
 """Failures on order. `DEMO_FAULTS=hang@85,crash@150` makes the stand-in hang in step 85 and crash in step 150.
 
 A place is a step, counted from the first step of the run over all attempts, or the name of a phase (loading, caching,
-saving, sampling, ending). A fault fires at the beginning of its step: that step is not executed. Each order fires once
-over all attempts: fired ones are remembered in the file `DEMO_FAULTS_DONE` (default: .demo-faults-done in the current
-folder). An order written twice fires twice, in two attempts.
+saving, sampling, ending; weights: between the final state and the final weights). A fault fires at the beginning of its
+step: that step is not executed. Each order fires once over all attempts: fired ones are remembered in the file
+`DEMO_FAULTS_DONE` (default: .demo-faults-done in the current folder). An order written twice fires twice, in two
+attempts.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import NoReturn
 
 from fluxgym_watchdog.demo.workers import Workers
 
-PHASES = ("loading", "caching", "saving", "sampling", "ending")
+PHASES = ("loading", "caching", "saving", "sampling", "weights", "ending")
 SPOILED_FILE = "optimizer.bin"
 """The file in whose middle a save is spoiled or stands still."""
 WINDOWS_ACCESS_VIOLATION = -1073741819

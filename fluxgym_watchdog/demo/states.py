@@ -21,6 +21,8 @@ from fluxgym_watchdog.demo.console import Console
 
 TENSOR = "lora_unet_double_blocks_0_img_attn_proj.lora_down.weight"
 TENSOR_COLUMNS = 64
+ABSOLUTE = "demo_absolute_step"
+"""What the stand-in's files remember beyond the real ones: how many steps were really executed to make them."""
 LONGEST_HEADER_BYTES = 100_000_000
 ZIP_START = b"PK\x03\x04"
 ZIP_END_BYTES = 22
@@ -40,6 +42,8 @@ class Progress:
     relative_step: int
     absolute_step: int
     network_dim: int
+    batches_per_epoch: int
+    accumulation: int
 
 
 def write_weights(file: Path, progress: Progress) -> None:
@@ -49,6 +53,9 @@ def write_weights(file: Path, progress: Progress) -> None:
         "ss_epoch": str(progress.epoch),
         "ss_steps": str(progress.relative_step),
         "ss_network_dim": str(progress.network_dim),
+        "ss_num_batches_per_epoch": str(progress.batches_per_epoch),
+        "ss_gradient_accumulation_steps": str(progress.accumulation),
+        ABSOLUTE: str(progress.absolute_step),
     }
     file.write_bytes(_safetensors(progress, "BF16", remembered))
 
@@ -72,8 +79,9 @@ def write_state(
         console.info(message, source)
 
 
-def load_state(folder: Path, network_dim: int, console: Console) -> int | None:
-    """Load a state as accelerate does and return the step it remembers, None if train_state.json is missing.
+def load_state(folder: Path, network_dim: int, console: Console) -> tuple[int | None, int]:
+    """Load a state as accelerate does and return the step it remembers, None if train_state.json is missing, and the
+    steps that were executed to make it.
 
     Raises what the real libraries raise for a state that is missing or broken. A missing train_state.json and
     unreadable random states are passed over in silence, as upstream does.
@@ -89,8 +97,9 @@ def load_state(folder: Path, network_dim: int, console: Console) -> int | None:
         console.info(f"load train state from {train_state}: {remembered}", "train_network.py:969")
     model = folder / "model.safetensors"
     if model.exists():
-        load_weights(model, network_dim)
+        executed = load_weights(model, network_dim)
     else:
+        executed = 0
         _load_zip(folder / "pytorch_model.bin")
     console.info("All model weights loaded successfully", "checkpointing.py:232")
     _load_zip(folder / "optimizer.bin")
@@ -102,11 +111,14 @@ def load_state(folder: Path, network_dim: int, console: Console) -> int | None:
         console.info("All random states loaded successfully", "checkpointing.py:295")
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):
         console.info("Could not load random states", "checkpointing.py:297")
-    return steps_from_state
+    return steps_from_state, executed
 
 
-def load_weights(file: Path, network_dim: int) -> None:
-    """Check a safetensors file as its library would, and that it fits a network of rank `network_dim`."""
+def load_weights(file: Path, network_dim: int) -> int:
+    """Check a safetensors file as its library would, and that it fits a network of rank `network_dim`.
+
+    Return the steps that were executed to make it.
+    """
     content = file.read_bytes()
     if len(content) < 8:
         raise SafetensorError("Error while deserializing header: HeaderTooSmall")
@@ -129,6 +141,7 @@ def load_weights(file: Path, network_dim: int) -> None:
             f"shape torch.Size([{rank}, {TENSOR_COLUMNS}]) from checkpoint, the shape in current model is "
             f"torch.Size([{network_dim}, {TENSOR_COLUMNS}])."
         )
+    return int(header.get("__metadata__", {}).get(ABSOLUTE, 0))
 
 
 def _state_files(folder: Path, progress: Progress) -> Iterator[tuple[str, bytes, str, str]]:
@@ -138,7 +151,8 @@ def _state_files(folder: Path, progress: Progress) -> Iterator[tuple[str, bytes,
     name = "train_state.json"
     yield name, json.dumps(numbers).encode(), f"save train state to {folder / name} {where}", "train_network.py:946"
     name = "model.safetensors"
-    yield name, _safetensors(progress, "F32", {"format": "pt"}), _saved("Model weights", folder / name), f"{_SAVED}:108"
+    metadata = {"format": "pt", ABSOLUTE: str(progress.absolute_step)}
+    yield name, _safetensors(progress, "F32", metadata), _saved("Model weights", folder / name), f"{_SAVED}:108"
     for name, what, line in (
         ("optimizer.bin", "Optimizer state", 115),
         ("scheduler.bin", "Scheduler state", 122),
@@ -158,11 +172,17 @@ def _safetensors(progress: Progress, dtype: str, metadata: dict[str, str]) -> by
     """8 bytes of header length (little endian), a JSON header padded to 8 bytes, then the one tensor's data."""
     values = random.Random(progress.absolute_step)
     floats = [struct.pack("<f", values.gauss(0, 0.01)) for _ in range(progress.network_dim * TENSOR_COLUMNS)]
-    data = b"".join(floats if dtype == "F32" else [value[2:] for value in floats])
+    data = b"".join(floats if dtype == "F32" else map(_bfloat16, floats))
     entry = {"dtype": dtype, "shape": [progress.network_dim, TENSOR_COLUMNS], "data_offsets": [0, len(data)]}
     header = json.dumps({"__metadata__": metadata, TENSOR: entry}, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     return struct.pack("<Q", len(header)) + header + data
+
+
+def _bfloat16(float32: bytes) -> bytes:
+    """Rounded to the nearest, ties to even, as torch does it."""
+    bits = int.from_bytes(float32, "little")
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).to_bytes(2, "little")
 
 
 def _torch_zip(name: str, progress: Progress) -> bytes:

@@ -56,6 +56,7 @@ class Training:
         self._plan = length(options, batches)
         self._output = Path(options.output_dir)
         self._step = 0
+        self._executed = 0
         self._absolute_step = 0
 
     def run(self) -> None:
@@ -90,7 +91,7 @@ class Training:
         self._console.line("import network module: networks.lora_flux")
         info(f"create LoRA network. base dim (rank): {self._options.network_dim}, alpha: 1", "lora_flux.py:778")
         if self._options.network_weights:
-            load_weights(Path(self._options.network_weights), self._options.network_dim)
+            self._executed = load_weights(Path(self._options.network_weights), self._options.network_dim)
             found = "<All keys matched successfully>"
             self._console.line(f"load network weights from {self._options.network_weights}: {found}")
         self._console.line("prepare optimizer, data loader etc.")
@@ -108,7 +109,8 @@ class Training:
         if not self._options.resume:
             return None
         self._console.info(f"resume training from local state: {self._options.resume}", "train_util.py:4777")
-        return load_state(Path(self._options.resume), self._options.network_dim, self._console)
+        steps, self._executed = load_state(Path(self._options.resume), self._options.network_dim, self._console)
+        return steps
 
     def _announce(self) -> None:
         plan = self._plan
@@ -138,6 +140,8 @@ class Training:
             if (batch + 1) % plan.accumulation and batch + 1 < plan.batches_per_epoch:
                 continue
             self._absolute_step = epoch * plan.steps_per_epoch + math.ceil((batch + 1) / plan.accumulation)
+            if self._options.initial_step == 0:  # told to count from 1 again, whatever was trained before
+                self._absolute_step += self._executed
             self._train_step(epoch, bar)
             if self._step >= plan.total_steps:
                 break
@@ -218,6 +222,7 @@ class Training:
         name = self._options.output_name
         if self._options.save_state or self._options.save_state_on_train_end:
             self._save_state("saving last state.", f"{name}-state", self._plan.epochs)
+        self._faults.at("weights")
         self._save_weights(f"{name}.safetensors", self._plan.epochs)
         self._console.info("model saved.", "train_network.py:1729")
         bar.close()
@@ -249,7 +254,8 @@ class Training:
             old.unlink()
 
     def _progress(self, epoch: int) -> Progress:
-        return Progress(epoch, self._step, self._absolute_step, self._options.network_dim)
+        plan, rank = self._plan, self._options.network_dim
+        return Progress(epoch, self._step, self._absolute_step, rank, plan.batches_per_epoch, plan.accumulation)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ class ProcessReader:
     def __init__(self, roots: Iterable[ProcessId] = ()) -> None:
         self._known: dict[int, _Known] = {}
         self._scanned_at = float("-inf")
+        self._trainers: set[tuple[str, ...]] = set()
         self.add(roots)
 
     def add(self, roots: Iterable[ProcessId]) -> None:
@@ -86,11 +87,17 @@ class ProcessReader:
         self._assign_roles()
 
     def _assign_roles(self) -> None:
-        # Roles are given once: when a trainer dies its workers get another parent, and would look like trainers.
+        # Roles are given once: when a trainer dies its workers get another parent, and would look like trainers. One
+        # that is seen only then has the command line of a trainer that was seen before, and no parent in the tree.
         lines = {pid: _command_line(known.process) for pid, known in self._known.items()}
         for pid, known in self._known.items():
             if known.role is Role.OTHER:
-                known.role = role_of(lines[pid], lines.get(_parent_pid(known.process), []))
+                parents_line = lines.get(_parent_pid(known.process), [])
+                known.role = role_of(lines[pid], parents_line)
+                if known.role is Role.TRAINER:
+                    orphaned = not parents_line and tuple(lines[pid]) in self._trainers
+                    known.role = Role.WORKER if orphaned else Role.TRAINER
+                    self._trainers.add(tuple(lines[pid]))
 
 
 def role_of(command_line: list[str], parents_command_line: list[str]) -> Role:

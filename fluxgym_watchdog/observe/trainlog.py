@@ -94,7 +94,7 @@ class _Appended:
         self._tail = b""
         self._decoder = _decoder()
         self._size = 0
-        self._seen = False
+        self._seen = offset > 0  # something stands before our part, so the file was there
 
     def read(self, limit: int) -> _News:
         try:

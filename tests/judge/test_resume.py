@@ -16,12 +16,24 @@ from hypothesis import strategies as st
 
 from fluxgym_watchdog.demo.console import Console
 from fluxgym_watchdog.demo.plan import Plan, length, start_at
-from fluxgym_watchdog.judge.resume import absolute_step, ledger_line, placed, start_points
+from fluxgym_watchdog.judge.resume import (
+    EARLIER,
+    NOTHING_LEFT,
+    QUARANTINED,
+    absolute_step,
+    cures,
+    ledger_line,
+    nothing_left,
+    placed,
+    start_points,
+    to_complete,
+)
 from fluxgym_watchdog.records import (
     Asked,
     Attempt,
     Checkpoint,
     CheckpointKind,
+    LedgerLine,
     RunRecord,
     StartPoint,
 )
@@ -156,7 +168,8 @@ def test_the_one_that_the_user_chose_is_the_only_way() -> None:
         (final_state(6, 240), 240),
         (final_state(6, 160), 240),
         (weights(2), 80),
-        (weights(6, final=True), None),
+        (weights(6, final=True), 240),  # their metadata tell the epoch
+        (replace(weights(6, final=True), epoch=None), None),
         (weights(2, step_in_name=50), None),
         (step_state(2, 0), None),
         (state(None, 80), None),
@@ -199,9 +212,8 @@ def train(
             counter += 1
             if save_every_steps and counter % save_every_steps == 0:
                 saved.append((step_state(epoch + 1, counter, saved_at=at + len(executed) / 1000), step))
-            if (
-                counter >= plan.total_steps
-            ):  # the attempt's own count, as in sd-scripts: a resumed one goes past the end
+            # By the attempt's own count, as in sd-scripts: one that was resumed passes the end.
+            if counter >= plan.total_steps:
                 break
         step = executed[-1] if executed else offset
         if epoch + 1 == plan.epochs:
@@ -299,3 +311,147 @@ def test_after_any_interruptions_exactly_the_missing_steps_are_executed(
     more = int(found_more[1]) if (found_more := re.search(r"(\d+) steps more", point.text)) else 0
     assert executed[-1] == total + more
     assert not more or not (by_epochs or constant)
+
+
+# placing
+
+
+def by_name(run: RunRecord, *found: Checkpoint, asked: Asked = ASKED) -> dict[str, tuple[int | None, str]]:
+    return {c.name: (c.step, c.aside) for c in placed(found, run, asked)}
+
+
+def test_each_checkpoint_has_its_step_and_a_reason_where_it_is_passed_over() -> None:
+    old, bad, last = state(1, 40, saved_at=NOW - 2000), state(2, 80), final_state(6, 240)
+    broken = state(4, 160, sound=False, reason="is cut off")
+    found = by_name(record(quarantined=(bad.stamp,)), old, bad, state(3, 120), broken, step_state(5, 20), last)
+    assert {name: step for name, (step, _) in found.items()} == {
+        "x-000001-state": 40,
+        "x-000002-state": 80,
+        "x-000003-state": 120,
+        "x-000004-state": 160,
+        "x-step00000020-state": 180,
+        "x-state": 240,
+    }
+    assert found["x-000001-state"][1] == EARLIER
+    assert found["x-000002-state"][1] == QUARANTINED
+    assert found["x-000003-state"][1] == found["x-step00000020-state"][1] == ""
+    assert found["x-000004-state"][1] == ""  # its own reason says it
+    assert found["x-state"][1] == NOTHING_LEFT
+
+
+def test_with_accumulated_gradients_a_step_state_says_why_it_is_not_used() -> None:
+    found = by_name(record(accumulation=4), step_state(3, 20), step_state(3, 40, name="x-step00000040-state"))
+    assert "gradients are accumulated" in found["x-step00000020-state"][1]
+    assert found["x-step00000040-state"] == (120, "")  # the epoch's last step
+
+
+def test_the_ledger_is_believed_over_names() -> None:
+    first = attempt(1, counted_from=0)
+    renumbered = attempt(2, counted_from=100, renumbered=True, first_step=100)
+    later = state(1, 30, saved_at=NOW + 50)
+    lines = (ledger_line(later, renumbered, 40),)
+    assert lines[0] is not None
+    assert (lines[0].step, lines[0].attempt) == (130, 2)
+    run = record(attempts=(first, renumbered), ledger=lines, total_steps=230)
+    asked = Asked(steps=230)
+    assert by_name(run, later, asked=asked)[later.name] == (130, "")
+    unknown = replace(run, ledger=())  # the record was lost: nothing tells from where it was counted
+    assert by_name(unknown, later, asked=asked)[later.name] == (None, "at which step it was saved cannot be told")
+
+
+def test_a_count_that_its_own_files_deny_is_not_used() -> None:
+    odd = step_state(3, 20)  # of epoch 3, so step 100
+    line = ledger_line(odd, attempt(2, counted_from=40), 40)
+    assert line is not None
+    assert line.step is None
+    assert by_name(record(ledger=(line,)), odd)[odd.name] == (None, "at which step it was saved cannot be told")
+
+
+def test_the_ledger_holds_what_was_counted_before_our_eyes() -> None:
+    assert ledger_line(state(3, 40), attempt(2, counted_from=80), 40) == LedgerLine(state(3, 40).stamp, 120, 2)
+    assert ledger_line(state(3, 40), attempt(2), 40) is None
+    assert ledger_line(state(3, 40), attempt(2, counted_from=80), None) is None
+    assert ledger_line(weights(3), attempt(2, counted_from=80), 40) is None
+
+
+# the end
+
+
+def test_a_final_state_without_its_weights_is_completed() -> None:
+    last = final_state(6, 160)
+    assert to_complete(record(), (state(4, 160), last), None, ASKED) == replace(last, step=240, aside=NOTHING_LEFT)
+    assert to_complete(record(), (last,), last.saved_at + 1, ASKED) is None
+    assert to_complete(record(), (last,), last.saved_at - 1, ASKED)  # the weights are of an earlier, shorter training
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        record(total_steps=320),
+        record(quarantined=(final_state(6, 240).stamp,)),
+        record(attempts=(attempt(1, started_at=NOW + 100),)),
+    ],
+)
+def test_what_is_not_the_end_of_this_training_is_not_completed(run: RunRecord) -> None:
+    assert to_complete(run, (final_state(6, 240),), None, Asked(epochs=8)) is None
+
+
+def test_a_final_state_that_is_not_sound_is_not_completed() -> None:
+    broken = final_state(6, 240, sound=False, reason="optimizer.bin is cut off")
+    assert to_complete(record(), (broken,), None, ASKED) is None
+
+
+def test_the_end_of_a_run_that_nobody_watched_is_told_by_its_epoch() -> None:
+    never = RunRecord("x")
+    assert to_complete(never, (final_state(6, 240),), None, ASKED) is not None
+    assert to_complete(never, (final_state(6, 240),), None, Asked(epochs=8)) is None
+    assert to_complete(never, (final_state(6, 240),), None, Asked(steps=240)) is None
+    found = start_points(never, (final_state(6, 240),), FOLDER, SETTINGS, Asked(epochs=8))
+    assert [p.options[-2:] for p in found] == [("--initial_epoch", "7")]  # and never from the beginning
+
+
+def test_weights_of_the_end_are_gone_on_from_where_more_epochs_are_asked_for() -> None:
+    final = weights(6, name="x.safetensors", final=True)
+    never = RunRecord("x", steps_per_epoch=40, total_steps=320)
+    (found,) = start_points(never, (final,), FOLDER, SETTINGS, Asked(epochs=8))
+    assert found.options == ("--network_weights", "/outputs/x/x.safetensors", "--initial_epoch", "7")
+    assert found.first_step == 240
+
+
+@pytest.mark.parametrize(
+    ("run", "found", "asked", "done"),
+    [
+        (record(attempts=(attempt(1, last_step=240),)), (weights(6, final=True),), ASKED, True),
+        (record(attempts=(attempt(1, last_step=239),)), (weights(6, final=True),), ASKED, False),
+        (record(attempts=(attempt(1, last_step=240),), total_steps=320), (weights(6, final=True),), ASKED, False),
+        (RunRecord("x", steps_per_epoch=40, total_steps=240), (weights(6, final=True),), ASKED, True),
+        (RunRecord("x", steps_per_epoch=40, total_steps=320), (weights(6, final=True),), Asked(epochs=8), False),
+        (RunRecord("x"), (weights(6, final=True), final_state(6, 240)), Asked(epochs=8), False),
+        (RunRecord("x"), (replace(weights(6, final=True), epoch=None),), ASKED, True),
+        (RunRecord("x"), (replace(weights(3, final=True), epoch=None), state(4, 160)), ASKED, False),
+    ],
+)
+def test_whether_anything_is_left(run: RunRecord, found: tuple[Checkpoint, ...], asked: Asked, done: bool) -> None:
+    assert nothing_left(run, found, NOW + 3 if len(found) == 2 and found[1].epoch == 4 else NOW + 6, asked) is done
+    assert not nothing_left(run, found, None, asked)
+
+
+# versions
+
+
+@pytest.mark.parametrize(
+    ("accelerate", "torch", "cured"),
+    [
+        ("0.33.0", "2.6.0+cu124", True),
+        ("0.32.1", "2.10.0", True),
+        ("0.33.0", "2.5.1", False),
+        ("0.31.0", "2.6.0", False),
+        ("0.34.2", "2.6.0", False),
+        ("1.6.0", "2.13.0", False),
+        ("", "2.6.0", False),
+        ("0.33.0", "unknown", False),
+    ],
+)
+def test_versions_that_cannot_load_their_own_states(accelerate: str, torch: str, cured: bool) -> None:
+    assert bool(cures({"accelerate": accelerate, "torch": torch})) is cured
+    assert not cures({})

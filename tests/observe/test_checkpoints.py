@@ -252,7 +252,7 @@ def test_a_state_that_is_being_rewritten(tmp_path: Path) -> None:
     state = write_state(tmp_path / "cat-000002-state")
     os.utime(state / "train_state.json", (NOW + 9, NOW + 9))
     found = only(tmp_path)
-    assert "is being rewritten or was cut off while saving" in found.reason
+    assert "is being rewritten, was cut off while saving" in found.reason
     assert found.saved_at == NOW
     os.utime(state / MARKER, (NOW + 9, NOW + 9))
     assert only(tmp_path).sound

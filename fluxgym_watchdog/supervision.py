@@ -6,24 +6,24 @@ import errno
 import random
 import subprocess
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
 from fluxgym_watchdog import starting
-from fluxgym_watchdog.act import launch, prune
+from fluxgym_watchdog.act import launch
 from fluxgym_watchdog.act import script as train_script
 from fluxgym_watchdog.act.script import NotUnderstood, ScriptError
 from fluxgym_watchdog.act.stop import Stop, StopPhase
 from fluxgym_watchdog.attempt import AttemptWatch
+from fluxgym_watchdog.bookkeeping import Books
 from fluxgym_watchdog.journal import Journal
-from fluxgym_watchdog.judge import restart, resume, saves
+from fluxgym_watchdog.judge import restart, resume
 from fluxgym_watchdog.judge.lifecycle import move
 from fluxgym_watchdog.judge.stall import AFTER_THE_END
 from fluxgym_watchdog.observe.checkpoints import CheckpointReader
-from fluxgym_watchdog.observe.environment import python_of
 from fluxgym_watchdog.observe.gpu import GpuReader
-from fluxgym_watchdog.observe.machine import boot_id, read_host
+from fluxgym_watchdog.observe.machine import boot_id
 from fluxgym_watchdog.observe.processes import (
     ProcessReader,
     find_by_environment,
@@ -33,20 +33,14 @@ from fluxgym_watchdog.observe.processes import (
 from fluxgym_watchdog.records import (
     LIVE_STATES,
     Attempt,
-    Checkpoint,
-    CheckpointKind,
     Decision,
     DecisionKind,
     Finding,
     FindingKind,
-    Host,
     ProcessId,
-    Role,
     RunRecord,
     RunState,
-    Saves,
     Snapshot,
-    StartPoint,
 )
 from fluxgym_watchdog.settings import Settings
 from fluxgym_watchdog.starting import Finish, Given, Go, Refuse, Start, Wait
@@ -92,7 +86,7 @@ class Supervision:
         if self.record.name != self.run_folder.resolve().name:
             self._forget_origin()
         self._checkpoints = CheckpointReader(self._given.output_dir, self._given.output_name)
-        self._placed: tuple[tuple[Checkpoint, ...], RunRecord, tuple[Checkpoint, ...]] | None = None
+        self.books = Books(self.run_folder, self._journal, self._given, self._checkpoints, settings)
         self._watch = self._watch_attempt(ProcessReader())
         self._stop: Stop | None = None
         self._start: Start | None = None
@@ -126,6 +120,11 @@ class Supervision:
         return self._journal.record
 
     @property
+    def step(self) -> int:
+        """The step of the run, over all attempts, that it has reached."""
+        return self._watch.step
+
+    @property
     def done(self) -> bool:
         """Whether there is nothing more to supervise."""
         return self.record.state not in LIVE_STATES
@@ -140,8 +139,9 @@ class Supervision:
 
     def begin(self, now: float) -> None:
         """Starts the training from nothing, as FluxGym's Start does."""
-        none_yet = {"steps_per_epoch": None, "total_steps": None, "accumulation": None, "furthest_step": 0}
-        self._journal.change(learned={}, quarantined=(), ledger=(), fresh_next=True, chosen_next=None, **none_yet)
+        none_yet = {"steps_per_epoch": None, "total_steps": None, "accumulation": None, "offered": None}
+        nothing = {"learned": {}, "quarantined": (), "ledger": (), "furthest_step": 0}
+        self._journal.change(fresh_next=True, chosen_next=None, **none_yet, **nothing)
         self._start_soon(now)
 
     def adopt(self, now: float) -> None:
@@ -212,10 +212,10 @@ class Supervision:
 
     def _show(self) -> None:
         watch, seen = self._watch, self._watch.snapshot
-        found = self._place(seen.checkpoints) if seen else ()
-        saves = self._foresee(watch.step, found, seen.host, self._journal.pace_s) if seen else None
-        if saves is not None and not self.done:
-            self._warn_of_saves(saves)
+        found = self.books.place(seen.checkpoints) if seen else ()
+        saves = self.books.foresee(seen, found, watch.step) if seen else None
+        if saves is not None and self.record.state in (RunState.TRAINING, RunState.SUSPECT):
+            self.books.warn(saves)
         self._journal.status(seen, watch.finding, watch.step, watch.silence_s, self.problem, found, saves)
 
     def _look(self, now: float) -> None:
@@ -225,7 +225,7 @@ class Supervision:
             return
         if self.record.state is RunState.STARTING and snapshot.tree.training_alive:
             self._move(RunState.TRAINING)
-        self._learn(snapshot)
+        self.books.learn(snapshot, self._watch)
         self._journal.sample(snapshot, self._watch.step)
         self._journal.warn(self._watch.warnings(self._journal.paces_s))
         decisive = finding.kind in (FindingKind.FINISHED, FindingKind.CRASHED, FindingKind.STALLED)
@@ -239,56 +239,6 @@ class Supervision:
         strays = [p for p in self._marked() if p not in known]
         self._watch.processes.add(strays)
         return bool(strays)
-
-    def _learn(self, snapshot: Snapshot) -> None:
-        """Keeps what the next attempt, or the next supervisor, must know."""
-        seen, attempt = snapshot.log, self.record.attempt
-        if attempt is None:
-            return
-        if seen is not None and seen.steps_per_epoch:
-            self._learn_length(seen.steps_per_epoch, seen.total_steps, seen.accumulation, attempt)
-            attempt = self.record.attempt or attempt
-        if not self.record.interpreter:
-            trainer = next((p for p in snapshot.tree.processes if p.role is Role.TRAINER), None)
-            self._journal.change(interpreter=python_of(trainer.id) if trainer else "")
-        new = self._watch.new_checkpoints()
-        for checkpoint in new:
-            if checkpoint.kind is CheckpointKind.STATE:
-                self._journal.tell("checkpoint", f"Saved {checkpoint.name}. It is sound.", "ok")
-        if new:
-            self._enter(new, attempt, snapshot.checkpoints)
-        furthest = max((c.step or 0 for c in self._place(tuple(new))), default=0) if new else 0
-        if furthest > self.record.furthest_step:
-            self._journal.change(furthest_step=furthest, restarts=0)
-
-    def _learn_length(self, per_epoch: int, total: int | None, accumulation: int | None, attempt: Attempt) -> None:
-        known = self.record.steps_per_epoch
-        if known not in (None, per_epoch):
-            text = (
-                f"An epoch has {per_epoch} steps now, it had {known}: the dataset was changed. Steps are counted anew."
-            )
-            self._journal.tell("dataset", text, "act")
-            self._journal.change(ledger=(), furthest_step=0)
-        if attempt.renumbered and total is not None:
-            total += attempt.counted_from or 0
-        total = total or self.record.total_steps
-        self._journal.change(steps_per_epoch=per_epoch, total_steps=total, accumulation=accumulation)
-        if attempt.epochs_before and attempt.counted_from != attempt.epochs_before * per_epoch:
-            begun = attempt.epochs_before * per_epoch
-            self._journal.change_attempt(counted_from=begun, first_step=begun)
-            self._watch.begins_at(begun)
-
-    def _enter(self, new: Sequence[Checkpoint], attempt: Attempt, there: Sequence[Checkpoint]) -> None:
-        """Puts what was just written into the ledger, and takes out what is no longer there."""
-        lines = [resume.ledger_line(c, attempt, self.record.steps_per_epoch) for c in new]
-        still = {c.stamp for c in there}
-        ledger = (*self.record.ledger, *(line for line in lines if line is not None))
-        self._journal.change(ledger=tuple(line for line in ledger if line.stamp in still))
-        for line in lines:
-            if line is not None and line.step is None:
-                name = line.stamp.rpartition("@")[0]
-                text = f"{name}: its own files and this attempt's count do not agree on its step; it is not used."
-                self._journal.tell("problem", text, "bad")
 
     def _save_progress(self, now: float) -> None:
         self._saved_at = now
@@ -404,48 +354,6 @@ class Supervision:
                 self._journal.change(stopping_for=RunState.STOPPED)
             elif self.record.state is RunState.WAITING:
                 self._settle(RunState.STOPPED)
-
-    def answer_offer(self, closer: bool) -> None:
-        """Takes the user's answer to an offer of closer saves; it holds from the next attempt on."""
-        offer = self.record.offered
-        if offer is None:
-            record, pace_s = starting.estimated(self.record, self._given), self._usual_pace_s()
-            found = self._place(self._checkpoints.read())
-            step = self._watch.step
-            offer = saves.foresee(record, self._given.asked, step, found, None, self.settings, pace_s).offer
-        chosen = saves.options_of(offer) if closer and offer else ()
-        self._journal.change(closer_saves=closer, save_options=chosen)
-        text = (
-            f"Saves will come closer from the next start on: {' '.join(chosen)}."
-            if chosen
-            else ("No closer saves can be offered now." if closer else "Saves come as the script says.")
-        )
-        self._journal.tell("saves", text)
-
-    def delete(self, stamps: Sequence[str]) -> None:
-        """Deletes the states with these stamps, at the user's word; tells what was deleted, and what not and why."""
-        found = self._place(self._checkpoints.read())
-        needed = {c.stamp for c in found if c.sound and not c.aside and c.kind is CheckpointKind.STATE}
-        newest = max((c for c in found if c.stamp in needed), key=lambda c: (c.step or 0, c.saved_at), default=None)
-        for stamp in dict.fromkeys(stamps):
-            checkpoint = next((c for c in found if c.stamp == stamp), None)
-            name = stamp.rpartition("@")[0]
-            if checkpoint is None:
-                text = f"{name} was not deleted: it is not there any more, or was written again since."
-                self._journal.tell("delete", text, "act")
-            elif checkpoint is newest and self.record.state is not RunState.FINISHED:
-                self._journal.tell("delete", f"{name} was not deleted: this run would go on from it.", "act")
-            else:
-                self._delete(checkpoint)
-
-    def _delete(self, checkpoint: Checkpoint) -> None:
-        size = saves.in_bytes(checkpoint.size_bytes)
-        try:
-            prune.delete_state(self._given.output_dir, checkpoint)
-        except (prune.CannotDelete, OSError) as error:
-            self._journal.tell("delete", f"{checkpoint.name} was not deleted: {error}", "bad")
-        else:
-            self._journal.tell("delete", f"Deleted {checkpoint.name} ({size}), as was asked for.")
 
     def degrade(self, problem: str) -> None:
         """Shows a failure of the watchdog itself, or with '' that it is over."""
@@ -567,8 +475,8 @@ class Supervision:
     def _launch(self, go: Go) -> None:
         fresh, before, point = self.record.fresh_next, self.record.attempt, go.point
         if self.record.chosen_next:
-            self._leave_behind(point)
-        self._say_before(point)
+            self.books.leave_behind(point)
+        self.books.say_before(point)
         attempt = starting.planned(self.record, point, self.run_folder, self._clock(), fresh=fresh)
         self._move(
             RunState.STARTING,
@@ -599,62 +507,11 @@ class Supervision:
             text = f"Attempt {attempt.number} goes on {point.text}; {again} steps to train again."
             self._journal.tell("resumed", text, "ok")
 
-    def _say_before(self, point: StartPoint) -> None:
-        """What its owner should know before an attempt begins, while there is time to choose otherwise."""
-        given = self._given
-        if self.record.unresumable:
-            text = f"This run is watched, but cannot be resumed: {self.record.unresumable}."
-            self._journal.tell("unresumable", text, "act")
-        if given.places:
-            moved = ", ".join(f"{option} {place}" for option, place in given.places.items())
-            self._journal.tell("paths", f"Paths of the train script are not on this machine; instead: {moved}.", "act")
-        if lost := {option: path for option, path in given.missing.items() if option not in given.places}:
-            named = ", ".join(f"{option} {path}" for option, path in lost.items())
-            self._journal.tell("paths", f"The train script names what is not on this machine: {named}.", "act")
-        record = starting.estimated(self.record, given)
-        found = self._place(self._checkpoints.read() if point.checkpoint else ())
-        host, pace_s = read_host(self.run_folder), self._usual_pace_s()
-        seen = saves.foresee(record, given.asked, point.first_step, found, host, self.settings, pace_s)
-        if seen.offer and self.settings.closer_saves:
-            chosen = saves.options_of(seen.offer)
-            self._journal.change(closer_saves=True, save_options=chosen)
-            text = f"{saves.offer_in_words(seen)}: done, as the setting closer_saves says ({' '.join(chosen)})."
-            self._journal.tell("saves", text)
-            seen = replace(seen, offer=None)
-        self._warn_of_saves(seen)
-
-    def _warn_of_saves(self, seen: Saves) -> None:
-        if seen.warning:
-            self._journal.tell_once("room for the next save" if seen.fits is False else "room", "warning", seen.warning)
-        if seen.offer:
-            self._journal.change(offered=seen.offer)
-            how = f"choose so in the Watchdog tab, or: fluxgym-watchdog saves {self.run_folder} --closer"
-            self._journal.tell_once("risk", "risk", f"{saves.offer_in_words(seen)}; {how}.")
-
     def _give_up_starting(self, reason: str) -> None:
         self._journal.change(reason=reason, retry=False, fresh_next=False, chosen_next=None)
         self._settle(RunState.FAILED)
 
-    def _leave_behind(self, point: StartPoint) -> None:
-        """Sets aside what lies ahead of where the user went back to, or the next crash would jump there again."""
-        ahead = starting.ahead_of(point, self._place(self._checkpoints.read()))
-        kept = [stamp for stamp in self.record.quarantined if stamp != point.checkpoint]
-        self._journal.change(quarantined=(*kept, *ahead), furthest_step=point.first_step)
-
     # small parts
-
-    def _place(self, found: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:
-        """Checkpoints with their absolute steps; what was placed last is kept, since there may be thousands."""
-        known = self._placed
-        if known is None or known[0] != found or known[1] is not self.record:
-            self._placed = known = (found, self.record, resume.placed(found, self.record, self._given.asked))
-        return known[2]
-
-    def _usual_pace_s(self) -> float | None:
-        return starting.usual_pace_s(self.record, self.run_folder)
-
-    def _foresee(self, step: int, found: tuple[Checkpoint, ...], host: Host | None, pace_s: float | None) -> Saves:
-        return saves.foresee(self.record, self._given.asked, step, found, host, self.settings, pace_s)
 
     def _all_trained(self, snapshot: Snapshot) -> bool:
         asked, at = self._given.asked, snapshot.final_weights_at

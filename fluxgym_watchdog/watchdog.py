@@ -121,10 +121,10 @@ class Watchdog:
         elif request["kind"] == "switch":
             supervision.switch(request.get("auto_resume") is True)
         elif request["kind"] == "saves":
-            supervision.answer_offer(request.get("closer") is True)
+            supervision.books.answer_offer(request.get("closer") is True, supervision.step)
         elif request["kind"] == "delete":
             named = request.get("checkpoints")
-            supervision.delete([n for n in named if isinstance(n, str)] if isinstance(named, list) else [])
+            supervision.books.delete([n for n in named if isinstance(n, str)] if isinstance(named, list) else [])
 
     def _look_around(self, now: float) -> None:
         try:

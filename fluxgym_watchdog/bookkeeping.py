@@ -1,0 +1,203 @@
+"""What a run's record learns of its length and its checkpoints, and what its owner is told about saves and room."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fluxgym_watchdog import starting
+from fluxgym_watchdog.act import prune
+from fluxgym_watchdog.attempt import AttemptWatch
+from fluxgym_watchdog.journal import Journal
+from fluxgym_watchdog.judge import resume, saves
+from fluxgym_watchdog.observe.checkpoints import CheckpointReader
+from fluxgym_watchdog.observe.environment import python_of
+from fluxgym_watchdog.observe.machine import read_host
+from fluxgym_watchdog.records import (
+    Attempt,
+    Checkpoint,
+    CheckpointKind,
+    Host,
+    Role,
+    RunRecord,
+    RunState,
+    Saves,
+    Snapshot,
+    StartPoint,
+)
+from fluxgym_watchdog.settings import Settings
+from fluxgym_watchdog.starting import Given
+
+PACES_TO_TRUST = 8
+"""The first steps are the slow ones: before so many were seen, how long one takes is what earlier runs have told."""
+
+
+class Books:
+    """Keeps the parts of one run's record that are about its length, its checkpoints and their saves."""
+
+    def __init__(
+        self, run_folder: Path, journal: Journal, given: Given, checkpoints: CheckpointReader, settings: Settings
+    ) -> None:
+        self._run_folder, self._journal, self._given = run_folder, journal, given
+        self._checkpoints, self._settings = checkpoints, settings
+        self._placed: tuple[tuple[Checkpoint, ...], RunRecord, tuple[Checkpoint, ...]] | None = None
+
+    def place(self, found: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:
+        """Checkpoints with their absolute steps; what was placed last is kept, since there may be thousands."""
+        known, record = self._placed, self._journal.record
+        if known is None or known[0] != found or known[1] is not record:
+            self._placed = known = (found, record, resume.placed(found, record, self._given.asked))
+        return known[2]
+
+    # while it trains
+
+    def learn(self, snapshot: Snapshot, watch: AttemptWatch) -> None:
+        """Keeps what the next attempt, or the next supervisor, must know."""
+        if self._journal.record.attempt is None:
+            return
+        if snapshot.log is not None and snapshot.log.steps_per_epoch:
+            self._learn_length(snapshot, watch, self._journal.record.attempt, snapshot.log.steps_per_epoch)
+        if not self._journal.record.interpreter:
+            trainer = next((p for p in snapshot.tree.processes if p.role is Role.TRAINER), None)
+            self._journal.change(interpreter=python_of(trainer.id) if trainer else "")
+        if new := tuple(watch.new_checkpoints()):
+            self._enter(new, snapshot.checkpoints)
+
+    def _learn_length(self, snapshot: Snapshot, watch: AttemptWatch, attempt: Attempt, per_epoch: int) -> None:
+        record, seen = self._journal.record, snapshot.log
+        total = seen.total_steps if seen else None
+        known = record.steps_per_epoch
+        if known not in (None, per_epoch):
+            text = f"An epoch has {per_epoch} steps now, before it had {known}: the dataset was changed"
+            self._journal.tell("dataset", f"{text}. Steps are counted anew.", "act")
+            self._journal.change(ledger=(), furthest_step=0)
+        if attempt.renumbered and total is not None:
+            total += attempt.counted_from or 0
+        accumulation = seen.accumulation if seen else None
+        self._journal.change(
+            steps_per_epoch=per_epoch, total_steps=total or record.total_steps, accumulation=accumulation
+        )
+        if attempt.epochs_before and attempt.counted_from != attempt.epochs_before * per_epoch:
+            begun = attempt.epochs_before * per_epoch
+            self._journal.change_attempt(counted_from=begun, first_step=begun)
+            watch.begins_at(begun)
+
+    def _enter(self, new: tuple[Checkpoint, ...], there: Sequence[Checkpoint]) -> None:
+        """Puts what was just written into the ledger, and takes out what is no longer there."""
+        record = self._journal.record
+        for checkpoint in new:
+            if checkpoint.kind is CheckpointKind.STATE:
+                self._journal.tell("checkpoint", f"Saved {checkpoint.name}. It is sound.", "ok")
+        lines = [resume.ledger_line(c, record.attempt, record.steps_per_epoch) for c in new if record.attempt]
+        still = {c.stamp for c in there}
+        ledger = (*record.ledger, *(line for line in lines if line is not None))
+        self._journal.change(ledger=tuple(line for line in ledger if line.stamp in still))
+        for line in lines:
+            if line is not None and line.step is None:
+                name = line.stamp.rpartition("@")[0]
+                text = f"{name}: its own files and this attempt's count do not agree on its step; it is not used."
+                self._journal.tell("problem", text, "bad")
+        furthest = max((c.step or 0 for c in self.place(new)), default=0)
+        if furthest > self._journal.record.furthest_step:
+            self._journal.change(furthest_step=furthest, restarts=0)
+
+    def foresee(self, snapshot: Snapshot, found: Sequence[Checkpoint], step: int) -> Saves:
+        """What hangs on the next saves of a run that stands at `step`; warns of it where something is wrong."""
+        paces_s = self._journal.paces_s
+        pace_s = self._journal.pace_s if len(paces_s) >= PACES_TO_TRUST else self._journal.record.pace_s
+        return self._foresee(self._journal.record, step, found, snapshot.host, pace_s)
+
+    def warn(self, seen: Saves) -> None:
+        """Says what is wrong with the next saves, each once an attempt."""
+        if seen.warning:
+            about = "no room" if seen.fits is False else "little room"
+            self._journal.tell_once(about, "warning", seen.warning)
+        if seen.offer:
+            self._journal.change(offered=seen.offer)
+            how = f"choose so in the Watchdog tab, or: fluxgym-watchdog saves {self._run_folder} --closer"
+            self._journal.tell_once("risk", "risk", f"{saves.offer_in_words(seen)}; {how}.")
+
+    # before it starts
+
+    def say_before(self, point: StartPoint) -> None:
+        """What its owner should know before an attempt begins; takes the closer saves that the settings ask for."""
+        given, record = self._given, self._journal.record
+        if record.unresumable:
+            text = f"This run is watched, but cannot be resumed: {record.unresumable}."
+            self._journal.tell("unresumable", text, "act")
+        if given.places:
+            moved = ", ".join(f"{option} {place}" for option, place in given.places.items())
+            self._journal.tell("paths", f"Paths of the train script are not on this machine; instead: {moved}.", "act")
+        if lost := {option: path for option, path in given.missing.items() if option not in given.places}:
+            named = ", ".join(f"{option} {path}" for option, path in lost.items())
+            self._journal.tell("paths", f"The train script names what is not on this machine: {named}.", "act")
+        found = self.place(self._checkpoints.read() if point.checkpoint else ())
+        seen = self._before(point.first_step, found, read_host(self._run_folder))
+        if seen.offer and self._settings.closer_saves:
+            chosen = saves.options_of(seen.offer)
+            self._journal.change(closer_saves=True, save_options=chosen)
+            text = f"{saves.offer_in_words(seen)}: done, as the setting closer_saves says ({' '.join(chosen)})."
+            self._journal.tell("saves", text)
+            seen = replace(seen, offer=None)
+        self.warn(seen)
+
+    def leave_behind(self, point: StartPoint) -> None:
+        """Sets aside what lies ahead of where the user went back to, or the next crash would jump there again."""
+        ahead = starting.ahead_of(point, self.place(self._checkpoints.read()))
+        kept = [stamp for stamp in self._journal.record.quarantined if stamp != point.checkpoint]
+        self._journal.change(quarantined=(*kept, *ahead), furthest_step=point.first_step)
+
+    # at the user's word
+
+    def answer_offer(self, closer: bool, step: int) -> None:
+        """Takes the user's answer to an offer of closer saves; it holds from the next attempt on."""
+        offer = self._journal.record.offered
+        if offer is None:
+            offer = self._before(step, self.place(self._checkpoints.read()), None).offer
+        chosen = saves.options_of(offer) if closer and offer else ()
+        self._journal.change(closer_saves=closer, save_options=chosen)
+        text = "Saves come as the train script says."
+        if closer:
+            text = "No closer saves can be offered now."
+        if chosen:
+            text = f"Saves will come closer from the next start on: {' '.join(chosen)}."
+        self._journal.tell("saves", text)
+
+    def delete(self, stamps: Sequence[str]) -> None:
+        """Deletes the states with these stamps; tells what was deleted, and what was not and why."""
+        found = self.place(self._checkpoints.read())
+        usable = [c for c in found if c.sound and not c.aside and c.kind is CheckpointKind.STATE]
+        newest = max(usable, key=lambda c: (c.step or 0, c.saved_at), default=None)
+        for stamp in dict.fromkeys(stamps):
+            checkpoint = next((c for c in found if c.stamp == stamp), None)
+            name = stamp.rpartition("@")[0]
+            if checkpoint is None:
+                text = f"{name} was not deleted: it is not there any more, or was written again since."
+                self._journal.tell("delete", text, "act")
+            elif checkpoint is newest and self._journal.record.state is not RunState.FINISHED:
+                self._journal.tell("delete", f"{name} was not deleted: this run would go on from it.", "act")
+            else:
+                self._delete(checkpoint)
+
+    def _delete(self, checkpoint: Checkpoint) -> None:
+        size = saves.in_bytes(checkpoint.size_bytes)
+        try:
+            prune.delete_state(self._given.output_dir, checkpoint)
+        except (prune.CannotDelete, OSError) as error:
+            self._journal.tell("delete", f"{checkpoint.name} was not deleted: {error}", "bad")
+        else:
+            self._journal.tell("delete", f"Deleted {checkpoint.name} ({size}), as was asked for.")
+
+    # small parts
+
+    def _before(self, step: int, found: Sequence[Checkpoint], host: Host | None) -> Saves:
+        """What will hang on the saves of an attempt that has not begun, by what other trainings have told."""
+        record = self._journal.record
+        pace_s = starting.usual_pace_s(record, self._run_folder)
+        return self._foresee(starting.estimated(record, self._given), step, found, host, pace_s)
+
+    def _foresee(
+        self, record: RunRecord, step: int, found: Sequence[Checkpoint], host: Host | None, pace_s: float | None
+    ) -> Saves:
+        return saves.foresee(record, self._given.asked, step, found, host, self._settings, pace_s)

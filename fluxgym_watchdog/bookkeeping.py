@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from fluxgym_watchdog.act import prune
 from fluxgym_watchdog.attempt import AttemptWatch
 from fluxgym_watchdog.journal import Journal
 from fluxgym_watchdog.judge import resume, saves
+from fluxgym_watchdog.observe.background import Background
 from fluxgym_watchdog.observe.checkpoints import CheckpointReader
-from fluxgym_watchdog.observe.environment import python_of
+from fluxgym_watchdog.observe.environment import python_of, versions
 from fluxgym_watchdog.observe.machine import read_host
 from fluxgym_watchdog.records import (
     Attempt,
@@ -37,10 +39,17 @@ class Books:
     """Keeps the parts of one run's record that are about its length, its checkpoints and their saves."""
 
     def __init__(
-        self, run_folder: Path, journal: Journal, given: Given, checkpoints: CheckpointReader, settings: Settings
+        self,
+        run_folder: Path,
+        cwd: Path,
+        journal: Journal,
+        given: Given,
+        checkpoints: CheckpointReader,
+        settings: Settings,
     ) -> None:
-        self._run_folder, self._journal, self._given = run_folder, journal, given
+        self._run_folder, self._cwd, self._journal, self._given = run_folder, cwd, journal, given
         self._checkpoints, self._settings = checkpoints, settings
+        self._versions: Background[dict[str, str]] | None = None
         self._placed: tuple[tuple[Checkpoint, ...], RunRecord, tuple[Checkpoint, ...]] | None = None
 
     def place(self, found: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:
@@ -58,9 +67,7 @@ class Books:
             return
         if snapshot.log is not None and snapshot.log.steps_per_epoch:
             self._learn_length(snapshot, watch, self._journal.record.attempt, snapshot.log.steps_per_epoch)
-        if not self._journal.record.interpreter:
-            trainer = next((p for p in snapshot.tree.processes if p.role is Role.TRAINER), None)
-            self._journal.change(interpreter=python_of(trainer.id) if trainer else "")
+        self._learn_python(snapshot)
         if new := tuple(watch.new_checkpoints()):
             self._enter(new, snapshot.checkpoints)
 
@@ -82,6 +89,29 @@ class Books:
             begun = attempt.epochs_before * per_epoch
             self._journal.change_attempt(counted_from=begun, first_step=begun)
             watch.begins_at(begun)
+
+    def _learn_python(self, snapshot: Snapshot) -> None:
+        """Which Python trains, and whether its versions can load the states that they save: before that is needed."""
+        if not self._journal.record.interpreter:
+            trainer = next((p for p in snapshot.tree.processes if p.role is Role.TRAINER), None)
+            python = python_of(trainer.id) if trainer else ""
+            self._journal.change(interpreter=python)
+            if python:
+                self._versions = Background(lambda: versions(python, os.environ, self._cwd))
+                self._versions.ask()
+        if self._versions is not None and (answer := self._versions.answer()) is not None:
+            self._versions = None
+            self.heed(answer)
+
+    def heed(self, found: Mapping[str, str]) -> None:
+        """Remembers the environment variables without which these versions could not be resumed."""
+        record = self._journal.record
+        new = tuple(cure for cure in resume.cures(found) if cure not in record.cures)
+        if new:
+            self._journal.change(cures=(*record.cures, *new))
+            pair = " with ".join(f"{name} {version}" for name, version in found.items())
+            text = f"{pair} cannot load the states that it saves. The watchdog will resume with {' '.join(new)}"
+            self._journal.tell("cure", f"{text}; updating accelerate is the better cure.", "act")
 
     def _enter(self, new: tuple[Checkpoint, ...], there: Sequence[Checkpoint]) -> None:
         """Puts what was just written into the ledger, and takes out what is no longer there."""

@@ -92,10 +92,10 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Go:
-    """The attempt may begin at `point`, with these variables added to its environment."""
+    """The attempt may begin at `point`; `versions` are those of the trainer's Python, as far as it was asked."""
 
     point: StartPoint
-    variables: Mapping[str, str]
+    versions: Mapping[str, str]
 
 
 class Start:
@@ -125,7 +125,7 @@ class Start:
         if self._completing is not None:
             return self._completed(*self._completing)
         if record.fresh_next:
-            return Go(StartPoint(None, 0), _variables(record.cures))
+            return Go(StartPoint(None, 0), {})
         if chosen is None:
             final_at = self._checkpoints.final_weights_at()
             if resume.nothing_left(record, found, final_at, asked):
@@ -138,11 +138,11 @@ class Start:
             what = f"{chosen} cannot be resumed from" if chosen else "there is no sound checkpoint to go on from"
             return Refuse(what)
         if points[0].checkpoint is None:
-            return Go(points[0], _variables(record.cures))
+            return Go(points[0], {})
         answer = self._ask_versions(record)
         if answer is None:
             return Wait("waiting for the trainer's Python to say its versions")
-        return Go(points[0], _variables((*record.cures, *resume.cures(answer))))
+        return Go(points[0], answer)
 
     def _complete(self, record: RunRecord, whole: Checkpoint) -> tuple[Path, Path, Background[str]]:
         """Begins to make the final weights from the final state, in the background: there may be gigabytes to write."""
@@ -253,22 +253,19 @@ def planned(record: RunRecord, point: StartPoint, run_folder: Path, began_at: fl
 
 
 def start(
-    attempt: Attempt, go: Go, run_folder: Path, cwd: Path, what: Given, settings: Settings, record: RunRecord
+    attempt: Attempt, point: StartPoint, run_folder: Path, cwd: Path, what: Given, settings: Settings, record: RunRecord
 ) -> tuple[Attempt, subprocess.Popen[bytes]]:
     """Starts a planned attempt; returns it with what is known now, and the process to reap. Raises OSError."""
     content = what.content
     if what.script is not None:
         saving = options.saving(what.asked, save_states=settings.save_states, keep_states=settings.keep_states)
-        added = [*saving, *record.save_options, *options.with_paths(what.places), *go.point.options]
+        added = [*saving, *record.save_options, *options.with_paths(what.places), *point.options]
         content = with_options(what.script, added)
-    banner = f"[FluxGym Watchdog] attempt {attempt.number}, {go.point.text}"
-    started = launch.launch(run_folder, cwd, attempt.number, content, banner, {**os.environ, **go.variables})
+    banner = f"[FluxGym Watchdog] attempt {attempt.number}, {point.text}"
+    variables = dict(cure.split("=", 1) for cure in record.cures)
+    started = launch.launch(run_folder, cwd, attempt.number, content, banner, {**os.environ, **variables})
     attempt = replace(attempt, process=started.id, log_offset=started.log_offset, files_since=started.files_since)
     return attempt, started.process
-
-
-def _variables(cures: Sequence[str]) -> dict[str, str]:
-    return dict(cure.split("=", 1) for cure in cures)
 
 
 def _made(state: Path, target: Path, precision: str, metadata: Mapping[str, str]) -> str:

@@ -86,7 +86,7 @@ class Supervision:
         if self.record.name != self.run_folder.resolve().name:
             self._forget_origin()
         self._checkpoints = CheckpointReader(self._given.output_dir, self._given.output_name)
-        self.books = Books(self.run_folder, self._journal, self._given, self._checkpoints, settings)
+        self.books = Books(self.run_folder, cwd, self._journal, self._given, self._checkpoints, settings)
         self._watch = self._watch_attempt(ProcessReader())
         self._stop: Stop | None = None
         self._start: Start | None = None
@@ -477,6 +477,7 @@ class Supervision:
         if self.record.chosen_next:
             self.books.leave_behind(point)
         self.books.say_before(point)
+        self.books.heed(go.versions)
         attempt = starting.planned(self.record, point, self.run_folder, self._clock(), fresh=fresh)
         self._move(
             RunState.STARTING,
@@ -490,7 +491,7 @@ class Supervision:
             return
         try:
             attempt, process = starting.start(
-                attempt, go, self.run_folder, self.cwd, self._given, self.settings, self.record
+                attempt, point, self.run_folder, self.cwd, self._given, self.settings, self.record
             )
         except OSError as error:
             self._journal.change(reason=f"the training cannot be started: {error}", retry=True)

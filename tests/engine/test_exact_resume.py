@@ -6,7 +6,6 @@ import json
 import shutil
 import signal
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -233,24 +232,27 @@ def variables_of_the_trainer(training: Training) -> dict[str, str]:
 
 
 def test_versions_that_cannot_load_their_states_are_cured_before_the_first_resume(
-    short_training: Training, watchdogs: Watchdogs
+    short_training: Training, watchdogs: Watchdogs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    python = short_training.root / "python"
-    python.write_text('#!/bin/sh\necho \'{"accelerate": "0.33.0", "torch": "2.6.0"}\'\n')
-    python.chmod(0o755)
-    watchdog = watchdogs("crash@50,stop@60", Settings(check_interval=0.1, backoff=0.1, stop_grace=1))
+    for name, version in (("accelerate", "0.33.0"), ("torch", "2.6.0")):
+        described = short_training.root / "packages" / f"{name}-{version}.dist-info"
+        described.mkdir(parents=True)
+        (described / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    watchdog = watchdogs("stop@10,crash@50,stop@60", Settings(check_interval=0.1, backoff=0.1, stop_grace=1))
+    monkeypatch.setenv("PYTHONPATH", f"{short_training.root / 'packages'}{os.pathsep}{os.environ['PYTHONPATH']}")
     watchdog.train(short_training.script)
-    tick_until(watchdog, lambda: short_training.record.interpreter, "the trainer's Python")
-    watchdog.stop()
-    with short_training.store.locked():
-        short_training.store.write_record(replace(short_training.record, interpreter=str(python)))
-    again = watchdogs("crash@50,stop@60", Settings(check_interval=0.1, backoff=0.1, stop_grace=1))
-    tick_until(again, lambda: len(short_training.record.attempts) == 2, "the second attempt")
-    tick_until(again, lambda: any(s == 59 for _, s in short_training.executed), "step 59")
+    tick_until(watchdog, lambda: short_training.events("cure"), "the cure, before anything went wrong")
+    assert "accelerate 0.33.0 with torch 2.6.0 cannot load" in short_training.events("cure")[0]
+    assert short_training.record.cures == (LOAD_WHOLE,)
+    short_training.parked()
+    short_training.go_on()
+    tick_until(watchdog, lambda: any(s == 59 for _, s in short_training.executed), "step 59, by the second attempt")
     name, value = LOAD_WHOLE.split("=")
     assert variables_of_the_trainer(short_training)[name] == value
     short_training.go_on()
-    tick_until(again, lambda: short_training.state is RunState.FINISHED, "the end")
+    tick_until(watchdog, lambda: short_training.state is RunState.FINISHED, "the end")
+    assert len(short_training.record.attempts) == 2
+    assert len(short_training.events("cure")) == 1
 
 
 def test_versions_that_nobody_told_are_cured_after_the_first_failure(short_training: Training) -> None:

@@ -196,6 +196,7 @@ class Books:
 
     def delete(self, stamps: Sequence[str]) -> None:
         """Deletes the states with these stamps; tells what was deleted, and what was not and why."""
+        prune.clear_leftovers(self._given.output_dir)
         found = self.place(self._checkpoints.read())
         usable = [c for c in found if c.sound and not c.aside and c.kind is CheckpointKind.STATE]
         newest = max(usable, key=lambda c: (c.step or 0, c.saved_at), default=None)

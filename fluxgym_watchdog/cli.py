@@ -15,12 +15,12 @@ from pathlib import Path
 from fluxgym_watchdog import __version__, cli_shows
 from fluxgym_watchdog.act.script import LOOKED_FOR, NotUnderstood, ScriptError
 from fluxgym_watchdog.act.script import read as read_script
-from fluxgym_watchdog.cli_shows import run_folder_of, say
+from fluxgym_watchdog.cli_shows import run_folder_of, say, settings_of
 from fluxgym_watchdog.fluxgym.runs import NotARun, expected_script, fluxgym_of, script_of
 from fluxgym_watchdog.glance import glance
 from fluxgym_watchdog.journal import LEVELS
 from fluxgym_watchdog.records import LIVE_STATES, RunRecord, RunState
-from fluxgym_watchdog.settings import Settings, SettingsError, load, with_values
+from fluxgym_watchdog.settings import SettingsError, with_values
 from fluxgym_watchdog.store import Held, Store
 from fluxgym_watchdog.watchdog import Watchdog
 
@@ -60,7 +60,7 @@ def resume(options: argparse.Namespace) -> int:
     """Goes on with a run from its newest sound checkpoint."""
     script = _script(script_of(run_folder_of(options.folder)))
     store = Store(script.parent)
-    seen = glance(script.parent, Settings())
+    seen = glance(script.parent, settings_of(script.parent))
     if seen.finished and not options.checkpoint:
         say(f"{script.parent} is finished: there is nothing left to train.")
         return FINISHED
@@ -208,7 +208,7 @@ def _exit_code(record: RunRecord | None) -> int:
 
 
 def _watchdog(run_folder: Path, options: argparse.Namespace) -> Watchdog:
-    settings = load(fluxgym_of(run_folder)) if run_folder.parent.name == "outputs" else Settings()
+    settings = settings_of(run_folder)
     given = {key: value for key in _SETTINGS if (value := getattr(options, key, None)) is not None}
     settings = with_values(settings, given, "command line")
     auto_resume = bool(getattr(options, "auto_resume", settings.auto_resume))
@@ -217,7 +217,7 @@ def _watchdog(run_folder: Path, options: argparse.Namespace) -> Watchdog:
 
 def _take_requests(run_folder: Path) -> None:
     """Answers the requests that wait for a run, unless another process supervises it."""
-    watchdog = Watchdog(run_folder.parent, Settings(), all_runs=False)
+    watchdog = Watchdog(run_folder.parent, settings_of(run_folder), all_runs=False)
     try:
         watchdog.take_requests(run_folder)
     except Held:

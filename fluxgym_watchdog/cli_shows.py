@@ -17,7 +17,7 @@ from fluxgym_watchdog.glance import Glance, glance
 from fluxgym_watchdog.judge.saves import in_bytes, offer_in_words, prunable
 from fluxgym_watchdog.judge.stall import duration
 from fluxgym_watchdog.records import LIVE_STATES, Checkpoint
-from fluxgym_watchdog.settings import Settings
+from fluxgym_watchdog.settings import Settings, load
 from fluxgym_watchdog.store import Store, plain
 
 ASK_AGAIN_S = 0.3
@@ -44,7 +44,7 @@ def list_runs(options: argparse.Namespace) -> int:
 def status(options: argparse.Namespace) -> int:
     """Shows how a run stands."""
     folder = run_folder_of(options.folder)
-    seen, held = glance(folder, Settings()), Store(folder).is_held()
+    seen, held = glance(folder, settings_of(folder)), Store(folder).is_held()
     if not seen.watched and not Store(folder).read_record()[1]:
         script_of(folder)  # a folder that is no run has neither
     record, last = seen.record, seen.status
@@ -71,7 +71,7 @@ def status(options: argparse.Namespace) -> int:
 def checkpoints(options: argparse.Namespace) -> int:
     """Lists a run's checkpoints, the step that each holds, and whether they are sound."""
     folder = run_folder_of(options.folder)
-    seen = glance(folder, Settings())
+    seen = glance(folder, settings_of(folder))
     found = [{**plain(c), "quarantined": c.stamp in seen.record.quarantined} for c in seen.checkpoints]
     text = [_line(c) for c in seen.checkpoints]
     return answer(options, found, text or [f"No checkpoints in {folder}."])
@@ -84,7 +84,7 @@ def saves(options: argparse.Namespace) -> int:
     if options.closer or options.as_script:
         Store(folder).request("saves", closer=bool(options.closer))
         _wait_for_answer(options, folder)
-    seen = glance(folder, Settings())
+    seen = glance(folder, settings_of(folder))
     text = _at_risk(seen) or ["Nothing hangs on a save at the moment."]
     if seen.record.save_options:
         text += [f"From the next start on: {' '.join(seen.record.save_options)}."]
@@ -96,7 +96,7 @@ def saves(options: argparse.Namespace) -> int:
 def prune(options: argparse.Namespace) -> int:
     """Deletes the states that a run no longer needs, after naming each with its size; of a finished run all states."""
     folder = run_folder_of(options.folder)
-    seen = glance(folder, Settings())
+    seen = glance(folder, settings_of(folder))
     doomed = prunable(seen.record, seen.checkpoints)
     if not doomed:
         say(f"{folder}: no state that is not needed.")
@@ -108,7 +108,7 @@ def prune(options: argparse.Namespace) -> int:
         return 0
     Store(folder).request("delete", checkpoints=[c.stamp for c in doomed])
     _wait_for_answer(options, folder)
-    left = {c.stamp for c in glance(folder, Settings()).checkpoints}
+    left = {c.stamp for c in glance(folder, settings_of(folder)).checkpoints}
     kept = [c for c in doomed if c.stamp in left]
     gone = in_bytes(sum(c.size_bytes for c in doomed if c.stamp not in left))
     say(f"Deleted {len(doomed) - len(kept)} states ({gone})." + (f" Not deleted: {len(kept)}." if kept else ""))
@@ -129,6 +129,11 @@ def run_folder_of(path: Path) -> Path:
     if not path.is_dir():
         raise NotARun(f"{path}: is not a folder; expected a run's folder, outputs/<name>")
     return path.absolute()
+
+
+def settings_of(run_folder: Path) -> Settings:
+    """The settings of the FluxGym that a run belongs to. Raises SettingsError."""
+    return load(run_folder.parent.parent) if run_folder.parent.name == "outputs" else Settings()
 
 
 def answer(options: argparse.Namespace, found: object, text: Sequence[str]) -> int:

@@ -71,9 +71,9 @@ def given(content: bytes, script: Script | None, cwd: Path, run_folder: Path) ->
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The start must wait; `text` says for what, in words."""
+    """The start must wait; `text` says for what, where that is worth a word."""
 
-    text: str
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ class Start:
             return Go(points[0], {})
         answer = self._ask_versions(record)
         if answer is None:
-            return Wait("waiting for the trainer's Python to say its versions")
+            return Wait()
         return Go(points[0], answer)
 
     def _complete(self, record: RunRecord, whole: Checkpoint) -> tuple[Path, Path, Background[str]]:

@@ -62,7 +62,8 @@ def missing_paths(script: Script, cwd: Path) -> dict[str, str]:
     """The options whose files and folders are not on this machine, each with the path that it names.
 
     A model may also be named as a hub knows it (owner/name): only what is an absolute path, or ends as files do, is
-    looked for. A folder for output is made by the trainer, unless the folder above it is missing too.
+    looked for. A folder for output is made by the trainer, unless the folder above it is missing too, or is FluxGym's
+    outputs/: there the script lies in it, so one that is not there was renamed.
     """
     found = {}
     for option in PATHS:
@@ -70,8 +71,8 @@ def missing_paths(script: Script, cwd: Path) -> dict[str, str]:
         if not named or not (_is_absolute(named) or PurePosixPath(named).suffix in FILES):
             continue
         path = cwd / named
-        there = path.parent.exists() if option == "--output_dir" else path.exists()
-        if not there:
+        made_by_trainer = option == "--output_dir" and path.parent.exists() and path.parent.name != "outputs"
+        if not path.exists() and not made_by_trainer:
             found[option] = named
     return found
 

@@ -27,8 +27,6 @@ def delete_state(folder: Path, checkpoint: Checkpoint) -> None:
     if path.is_symlink() or not path.is_dir():
         raise CannotDelete(f"{checkpoint.name} is no folder of its own: delete it by hand")
     doomed = folder / f"{DOOMED}{checkpoint.name}"
-    if doomed.exists():
-        shutil.rmtree(doomed)  # left by one that was killed
     path.rename(doomed)
     shutil.rmtree(doomed)
 

@@ -19,7 +19,6 @@ SLOW_FACTOR = 4.0
 """Steps vary by buckets and throttling up to 2.5 times; four times the median is another state of the machine."""
 FIRST_STEP_LATE_S = 600.0
 """A first step takes seconds to two minutes; ten minutes at a busy GPU were reported only with memory spilling."""
-LOW_DISK_BYTES = 2_000_000_000
 LOW_MEMORY_SHARE = 0.03
 
 
@@ -76,17 +75,6 @@ def not_a_number(_: Pulse, snapshot: Snapshot, __: tuple[float, ...]) -> str:
     return ""
 
 
-def low_disk(_: Pulse, snapshot: Snapshot, __: tuple[float, ...]) -> str:
-    """The next save fails on a full disk (sd-scripts pull request 1279): room for three of the largest states."""
-    host = snapshot.host
-    if host is None:
-        return ""
-    needed = max([LOW_DISK_BYTES, *(3 * c.size_bytes for c in snapshot.checkpoints)])
-    if host.disk_free_bytes < needed:
-        return f"The disk is nearly full: less than {needed / 1e9:.0f} GB free. The next save may fail."
-    return ""
-
-
 def low_memory(_: Pulse, snapshot: Snapshot, __: tuple[float, ...]) -> str:
     """The kernel ends the trainer when RAM and swap run out (FluxGym issues 78, 417)."""
     host = snapshot.host
@@ -102,6 +90,5 @@ WARNINGS: tuple[Callable[[Pulse, Snapshot, tuple[float, ...]], str], ...] = (
     gpu_hog,
     spilling,
     not_a_number,
-    low_disk,
     low_memory,
 )

@@ -66,11 +66,11 @@ def test_states_are_saved_and_the_script_s_own_wishes_kept(text: str, added: lis
 
 def test_paths_that_are_not_here_are_named(tmp_path: Path) -> None:
     (tmp_path / "ae.sft").touch()
-    (tmp_path / "outputs").mkdir()
+    (tmp_path / "loras").mkdir()
     found = options.missing_paths(
         script(
             f"--ae {tmp_path}/ae.sft --clip_l {tmp_path}/gone/clip.safetensors --t5xxl models/t5.safetensors "
-            f"--pretrained_model_name_or_path black-forest-labs/FLUX.1-dev --output_dir {tmp_path}/outputs/new "
+            f"--pretrained_model_name_or_path black-forest-labs/FLUX.1-dev --output_dir {tmp_path}/loras/new "
             "--dataset_config $HERE/dataset.toml"
         ),
         tmp_path,
@@ -95,6 +95,15 @@ def test_a_fluxgym_that_was_moved_is_found_at_its_new_place(tmp_path: Path) -> N
         "--dataset_config": str(run / "dataset.toml"),
         "--output_dir": str(run),
     }
+
+
+def test_a_run_folder_that_was_renamed_is_where_its_script_lies(tmp_path: Path) -> None:
+    run = tmp_path / "outputs" / "dog"
+    run.mkdir(parents=True)
+    missing = options.missing_paths(script(f"--output_dir {tmp_path}/outputs/cat"), tmp_path)
+    assert options.relocated(missing, tmp_path, run) == {"--output_dir": str(run)}
+    (tmp_path / "outputs" / "cat").mkdir()
+    assert options.missing_paths(script(f"--output_dir {tmp_path}/outputs/cat"), tmp_path) == {}
 
 
 def test_a_file_of_the_same_name_elsewhere_is_not_taken_for_it(tmp_path: Path) -> None:

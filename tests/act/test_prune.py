@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,5 +34,6 @@ def test_a_deletion_that_was_killed_leaves_no_checkpoint_and_is_finished_by_the_
     half.mkdir()
     (half / "optimizer.bin").touch()
     (tmp_path / "x-000001-state").mkdir()
-    prune.delete_state(tmp_path, replace(state(1, 40)))
+    prune.clear_leftovers(tmp_path)
+    prune.delete_state(tmp_path, state(1, 40))
     assert list(tmp_path.iterdir()) == []

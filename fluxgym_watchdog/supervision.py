@@ -132,7 +132,7 @@ class Supervision:
     @property
     def pause_s(self) -> float:
         """How long to wait before the next tick, in seconds."""
-        quick = self.record.state in (RunState.STOPPING, RunState.STARTING, RunState.WAITING)
+        quick = self.record.state in (RunState.STOPPING, RunState.STARTING, RunState.WAITING) and not self._waits
         return min(QUICK_TICK_S, self.settings.check_interval) if quick else self.settings.check_interval
 
     # how it begins
@@ -405,7 +405,8 @@ class Supervision:
         self._settle(RunState.FAILED)
 
     def _settle(self, state: RunState) -> None:
-        self._stop = None
+        self._stop = self._start = None
+        self._waits = ""
         attempt = self.record.attempt
         if attempt is not None and attempt.ended_at is None:
             self._journal.change_attempt(
@@ -423,7 +424,7 @@ class Supervision:
             self._journal.tell("stopped", "The training is stopped. Resume goes on from the newest checkpoint.")
 
     def _start_soon(self, now: float) -> None:
-        self._start_due = now
+        self._start, self._start_due = None, now
         if self.record.state is not RunState.WAITING:
             self._move(RunState.WAITING)
         self._journal.change(restarts=0, reason="", cause="", advice="", retry=None, next_start_at=self._clock())
@@ -443,11 +444,6 @@ class Supervision:
 
     def _prepare(self) -> None:
         """Does the next step towards an attempt, and begins it when all is ready."""
-        strangers = self.strangers()
-        if strangers:  # two trainers would write into one folder
-            self._let_go()
-            self.take_over(strangers)
-            return
         if self._given.script is None and (self._script_problem or not self.record.fresh_next):
             self._give_up_starting(self._script_problem or f"it cannot be resumed: {self.record.unresumable}")
             return
@@ -463,7 +459,11 @@ class Supervision:
             self._waits = step.text
             return
         self._start, self._waits = None, ""
-        if isinstance(step, Refuse):
+        strangers = self.strangers()
+        if strangers:  # two trainers would write into one folder
+            self._let_go()
+            self.take_over(strangers)
+        elif isinstance(step, Refuse):
             self._give_up_starting(step.reason)
         elif isinstance(step, Finish):
             if step.text:

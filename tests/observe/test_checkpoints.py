@@ -415,3 +415,46 @@ def test_an_entry_that_vanishes_while_we_look(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(os, "lstat", vanishing)
     assert [c.epoch for c in CheckpointReader(tmp_path, "cat").read()] == [2]
+
+
+# what weights tell of their training
+
+
+def weights_that_tell(path: Path, **told: object) -> None:
+    entry = {"dtype": "F16", "shape": [4], "data_offsets": [0, 8]}
+    write_weights(path, header=json.dumps({"__metadata__": told, "a": entry}).encode())
+
+
+def test_weights_tell_how_long_an_epoch_is(tmp_path: Path) -> None:
+    weights_that_tell(
+        tmp_path / "cat-000004.safetensors",
+        ss_num_batches_per_epoch="101",
+        ss_gradient_accumulation_steps="4",
+        ss_epoch="4",
+    )
+    told = CheckpointReader(tmp_path, "cat").trained()
+    assert (told.steps_per_epoch, told.accumulation, told.epoch) == (26, 4, 4)
+
+
+def test_the_final_weights_tell_their_epoch(tmp_path: Path) -> None:
+    weights_that_tell(tmp_path / "cat.safetensors", ss_epoch="16")
+    assert only(tmp_path).epoch == 16
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {},
+        {"ss_num_batches_per_epoch": "many", "ss_epoch": ""},
+        {"ss_num_batches_per_epoch": "0", "ss_epoch": "0"},
+        {"ss_num_batches_per_epoch": "9" * 400, "ss_epoch": "-3"},
+        {"ss_num_batches_per_epoch": 40, "ss_epoch": [16]},
+        {"ss_num_batches_per_epoch": "४०", "ss_epoch": "1e3"},
+    ],
+)
+def test_weights_that_tell_nothing_of_use(tmp_path: Path, told: dict[str, object]) -> None:
+    weights_that_tell(tmp_path / "cat.safetensors", **told)
+    found = CheckpointReader(tmp_path, "cat").trained()
+    assert (found.steps_per_epoch, found.epoch) == (None, None)
+    assert only(tmp_path).sound
+    assert only(tmp_path).epoch is None

@@ -21,6 +21,7 @@ from fluxgym_watchdog.observe.dataset import count_images
 from fluxgym_watchdog.observe.environment import LIMIT_S, python_behind, versions
 from fluxgym_watchdog.observe.gpu import GpuReader
 from fluxgym_watchdog.observe.machine import boot_id, read_host
+from fluxgym_watchdog.observe.paths import OUTPUT, missing_paths, relocated
 from fluxgym_watchdog.observe.processes import find
 from fluxgym_watchdog.records import (
     Asked,
@@ -58,9 +59,9 @@ def given(content: bytes, script: Script | None, cwd: Path, run_folder: Path) ->
     """What a script says, its paths looked up on this machine."""
     if script is None:
         return Given(content, None, Asked(), run_folder, run_folder.name, {}, {})
-    missing = options.missing_paths(script, cwd)
-    places = options.relocated(missing, cwd, run_folder)
-    moved = "--output_dir" in places
+    missing = missing_paths(options.named_paths(script), cwd)
+    places = relocated(missing, cwd, run_folder)
+    moved = OUTPUT in places
     output_dir = run_folder if moved else options.output_dir(script, cwd, run_folder)
     name = options.output_name(script, run_folder)
     return Given(content, script, options.asked(script), output_dir, name, missing, places)

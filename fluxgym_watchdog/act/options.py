@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 from fluxgym_watchdog.act.script import Script
 from fluxgym_watchdog.records import Asked
@@ -15,7 +15,6 @@ PATHS = (
     *("--dataset_config", "--sample_prompts", "--config_file", "--output_dir"),
 )
 """The options of sd-scripts' FLUX trainer that FluxGym or its users set to files and folders."""
-FILES = frozenset({".safetensors", ".sft", ".ckpt", ".pt", ".bin", ".gguf", ".toml", ".json", ".txt"})
 DEFAULT_STEPS = 1600
 """sd-scripts' --max_train_steps where a script says nothing of how long to train."""
 
@@ -58,53 +57,14 @@ def output_name(script: Script, run_folder: Path) -> str:
     return _plain(script, "--output_name") or run_folder.name
 
 
-def missing_paths(script: Script, cwd: Path) -> dict[str, str]:
-    """The options whose files and folders are not on this machine, each with the path that it names.
-
-    A model may also be named as a hub knows it (owner/name): only what is an absolute path, or ends as files do, is
-    looked for. A folder for output is made by the trainer, unless the folder above it is missing too, or is FluxGym's
-    outputs/: there the script lies in it, so one that is not there was renamed.
-    """
-    found = {}
-    for option in PATHS:
-        named = _plain(script, option)
-        if not named or not (_is_absolute(named) or PurePosixPath(named).suffix in FILES):
-            continue
-        path = cwd / named
-        made_by_trainer = option == "--output_dir" and path.parent.exists() and path.parent.name != "outputs"
-        if not path.exists() and not made_by_trainer:
-            found[option] = named
-    return found
-
-
-def relocated(missing: Mapping[str, str], cwd: Path, run_folder: Path) -> dict[str, str]:
-    """Where the missing paths lie here, if the FluxGym folder or the run's folder was moved or copied as a whole.
-
-    The longest end of a path that exists below this FluxGym folder is taken; a run's own files lie in its folder,
-    whatever that is called now.
-    """
-    found = {}
-    for option, named in missing.items():
-        parts = (PureWindowsPath(named) if "\\" in named else PurePosixPath(named)).parts
-        below = [Path(*parts[at:]) for at in range(1, len(parts))]
-        if option == "--output_dir":
-            if run_folder.parent.name == "outputs" and len(parts) > 1 and parts[-2] == "outputs":
-                found[option] = str(run_folder)
-            continue
-        places = [cwd / path for path in below if len(path.parts) > 1] + [run_folder / parts[-1]]
-        there = next((place for place in places if place.exists()), None)
-        if there is not None:
-            found[option] = str(there)
-    return found
+def named_paths(script: Script) -> dict[str, str]:
+    """The files and folders that the script names in plain text, by option."""
+    return {option: named for option in PATHS if (named := _plain(script, option))}
 
 
 def with_paths(places: Mapping[str, str]) -> Sequence[str]:
     """The options that override those paths."""
     return [word for option, place in places.items() for word in (option, place)]
-
-
-def _is_absolute(named: str) -> bool:
-    return PurePosixPath(named).is_absolute() or PureWindowsPath(named).is_absolute()
 
 
 def _plain(script: Script, name: str) -> str | None:

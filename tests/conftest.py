@@ -11,7 +11,7 @@ import pytest
 from tests.trainings import Herd, Training, clean_up
 
 if sys.platform == "win32":
-    collect_ignore = ["engine", "faults"]  # the stand-in's faults are POSIX signals
+    collect_ignore = ["engine", "faults", "e2e"]  # faults and kills are POSIX signals
 
 
 @pytest.fixture

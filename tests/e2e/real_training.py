@@ -1,0 +1,175 @@
+"""A run whose `accelerate launch`, states and steps are real: tiny_train_network.py in a FluxGym-shaped folder."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+from safetensors.torch import load_file
+
+from fluxgym_watchdog.observe.processes import find, find_trainers
+from fluxgym_watchdog.records import RunState
+from tests.e2e.tiny_train_network import SAVE_DTYPE
+from tests.trainings import SEARCH_PAUSE_S, Started, Training, until
+
+TRAINER = Path(__file__).with_name("tiny_train_network.py")
+PATIENCE_S = 180.0
+"""Real torch takes seconds to import, several times that on a busy machine."""
+LOOK_EVERY_S = 0.003
+"""A free kill should fall anywhere in a step, not where a slow look ends."""
+BATCHES_PER_EPOCH = 40
+STATE_FILES = ("train_state.json", "optimizer.bin", "scheduler.bin", "random_states_0.pkl")
+LOADING, RUNNING, STEP = "loading", "running", "step"
+FREE = (LOADING, RUNNING)
+"""Moments at which the trainer was not told to stand still: while it imports and loads, and while it trains."""
+ENDS = ("final weights", "half of the final weights")
+TARGETS = ("trainer", "tree", "all", "supervisor")
+"""What is killed: the trainer alone; everything that was launched; that and the watchdog's command; only the latter."""
+LATE_STEPS = 25
+"""A free kill that comes later than this, because the machine is busy, finds a trainer that stands still."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """One kill -9: of what, and when. `place` is one of FREE or a place of tiny_train_network.py's orders."""
+
+    target: str
+    place: str
+    step: int
+
+    @property
+    def order(self) -> str:
+        """Where the trainer shall stand still."""
+        if self.place == LOADING:
+            return f"{STEP} 1"
+        return f"{STEP} {self.step + LATE_STEPS}" if self.place == RUNNING else f"{self.place} {self.step}"
+
+
+def plan(seed: str, count: int, total: int) -> list[Kill]:
+    """Kills all along a run of `total` steps. The last one comes when the final state is saved, and its weights not."""
+    rng = random.Random(seed)
+    kills = []
+    for step in sorted(rng.randrange(1, total) for _ in range(count - 1)):
+        place = rng.choice((LOADING, RUNNING, RUNNING, STEP, *STATE_FILES))
+        # What stands still and is left alone would have to be found by its silence: other tests wait for that.
+        kills.append(Kill(rng.choice(TARGETS if place in FREE else TARGETS[:-1]), place, step))
+    return [*kills, Kill(rng.choice(TARGETS[:-1]), rng.choice(ENDS), total)]
+
+
+class RealTraining(Training):
+    """Its steps, `executed` and `lineage`, are the network's own count."""
+
+    def __init__(self, folder: Path, epochs: int = 3, *options: str, accumulation: int = 1) -> None:
+        self.accumulation = accumulation
+        self._options = options if accumulation == 1 else (*options, f"--gradient_accumulation_steps {accumulation}")
+        self._killed: set[int] = set()
+        super().__init__(folder, epochs=epochs)
+        shutil.copy(TRAINER, folder / "sd-scripts" / "flux_train_network.py")
+
+    @property
+    def total(self) -> int:
+        """The optimizer steps that were asked for."""
+        return self.epochs * BATCHES_PER_EPOCH // self.accumulation
+
+    def lay_out(self, *options: str) -> None:
+        super().lay_out(*self._options, *options)
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        found = super().environment(**variables)
+        return {
+            **found,
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "E2E_ORDER": str(self._order),
+            "E2E_STEP_SECONDS": "0.02",
+            "HF_HUB_OFFLINE": "1",
+            **variables,
+        }
+
+    def run(self, *options: str, **variables: str) -> Started:  # type: ignore[override]
+        return super().run("--stuck-threshold", "20", "--max-restarts", "25", *options, **variables)
+
+    @property
+    def _order(self) -> Path:
+        return self.root / "order.txt"
+
+    # kills
+
+    def survive(self, kills: list[Kill]) -> Started:
+        """Starts the run and kills what is told; starts the command again where it was among that."""
+        command = self.run()
+        for kill in kills:
+            print(kill, flush=True)
+            self._order.write_text(kill.order)
+            trainer = self._caught(kill, command)
+            if kill.target in ("supervisor", "all"):
+                command.process.kill()
+                command.process.wait()
+            if kill.target == "trainer":
+                _kill(trainer)
+            elif kill.target in ("tree", "all"):
+                for process in [p for identity in self.marked() if (p := find(identity)) is not None]:
+                    _kill(process)
+            if kill.target != "supervisor":
+                self._killed.add(trainer.pid)
+            self._order.unlink(missing_ok=True)
+            if kill.target in ("supervisor", "all"):
+                command = self.run()
+        return command
+
+    def _caught(self, kill: Kill, command: Started) -> psutil.Process:
+        """The trainer, at the moment of its kill."""
+
+        def alive(found: list[psutil.Process]) -> psutil.Process | None:
+            assert command.process.poll() is None, f"ended before {kill}:\n{command.output}"
+            return next((p for p in found if p.pid not in self._killed), None)
+
+        def listed() -> psutil.Process | None:
+            found = find_trainers(self.run_folder, None, self.root)
+            return alive([p for identity in found if (p := find(identity)) is not None])
+
+        def at_step() -> psutil.Process | None:
+            return alive([psutil.Process(pid) for pid, step in self.executed[-1:] if step >= kill.step])
+
+        if kill.place == RUNNING:
+            return until(at_step, str(kill), PATIENCE_S, LOOK_EVERY_S)
+        trainer = until(listed, str(kill), PATIENCE_S, SEARCH_PAUSE_S)
+        if kill.place != LOADING:
+            until(lambda: alive([trainer]) and trainer.status() == psutil.STATUS_STOPPED, str(kill), PATIENCE_S)
+        return trainer
+
+    # the proof
+
+    def finished_exactly(self, command: Started) -> None:
+        """Asserts that the final weights are whole, equal the final state, and are made of just the steps asked for."""
+        code = command.ends(PATIENCE_S)
+        assert code == 0, f"exit {code}:\n{command.output}"
+        assert self.state is RunState.FINISHED
+        assert self.lineage == list(range(1, self.total + 1))
+        state = self.run_folder / f"{self.name}-state"
+        weights, whole = load_file(self.run_folder / f"{self.name}.safetensors"), load_file(state / "model.safetensors")
+        assert weights.keys() == whole.keys()
+        assert all(torch.equal(weights[name], whole[name].to(SAVE_DTYPE)) for name in weights)
+        assert torch.load(state / "scheduler.bin", weights_only=True)["last_epoch"] == self.scheduled
+        optimizer = torch.load(state / "optimizer.bin", weights_only=True)["state"]
+        assert {int(of_one["step"]) for of_one in optimizer.values()} == {self.scheduled}
+        self.nothing_left()
+
+    @property
+    def scheduled(self) -> int:
+        """The steps that optimizer and scheduler know of: those since the last start from weights, which know none."""
+        anew = [a for a in self.record.attempts if a.resumed_from is None or ".safetensors@" in a.resumed_from]
+        return self.total - anew[-1].first_step
+
+
+def _kill(process: psutil.Process) -> None:
+    try:
+        process.send_signal(signal.SIGKILL)
+    except psutil.NoSuchProcess:
+        return

@@ -126,22 +126,23 @@ class RealTraining(Training):
     def _caught(self, kill: Kill, command: Started) -> psutil.Process:
         """The trainer, at the moment of its kill."""
 
-        def alive(found: list[psutil.Process]) -> psutil.Process | None:
+        def alive(pids: list[int]) -> psutil.Process | None:
             assert command.process.poll() is None, f"ended before {kill}:\n{command.output}"
-            return next((p for p in found if p.pid not in self._killed), None)
+            left = [pid for pid in pids if pid not in self._killed]
+            return psutil.Process(left[0]) if left else None
+
+        def at_step() -> psutil.Process | None:
+            return alive([pid for pid, step in self.executed[-1:] if step >= kill.step])
 
         def listed() -> psutil.Process | None:
             found = find_trainers(self.run_folder, None, self.root)
-            return alive([p for identity in found if (p := find(identity)) is not None])
-
-        def at_step() -> psutil.Process | None:
-            return alive([psutil.Process(pid) for pid, step in self.executed[-1:] if step >= kill.step])
+            return alive([p.pid for p in found if _is_launched(p.pid)])
 
         if kill.place == RUNNING:
             return until(at_step, str(kill), PATIENCE_S, LOOK_EVERY_S)
         trainer = until(listed, str(kill), PATIENCE_S, SEARCH_PAUSE_S)
         if kill.place != LOADING:
-            until(lambda: alive([trainer]) and trainer.status() == psutil.STATUS_STOPPED, str(kill), PATIENCE_S)
+            until(lambda: alive([trainer.pid]) and trainer.status() == psutil.STATUS_STOPPED, str(kill), PATIENCE_S)
         return trainer
 
     # the proof
@@ -166,6 +167,15 @@ class RealTraining(Training):
         """The steps that optimizer and scheduler know of: those since the last start from weights, which know none."""
         anew = [a for a in self.record.attempts if a.resumed_from is None or ".safetensors@" in a.resumed_from]
         return self.total - anew[-1].first_step
+
+
+def _is_launched(pid: int) -> bool:
+    """Whether its launcher lives: the workers of a killed trainer look like it for some seconds."""
+    try:
+        parent = psutil.Process(pid).parent()
+        return parent is not None and "launch" in parent.cmdline()
+    except psutil.Error:
+        return False
 
 
 def _kill(process: psutil.Process) -> None:

@@ -32,8 +32,6 @@ FREE = (LOADING, RUNNING)
 ENDS = ("final weights", "half of the final weights")
 TARGETS = ("trainer", "tree", "all", "supervisor")
 """What is killed: the trainer alone; everything that was launched; that and the watchdog's command; only the latter."""
-LATE_STEPS = 25
-"""A free kill that comes later than this, because the machine is busy, finds a trainer that stands still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +44,10 @@ class Kill:
 
     @property
     def order(self) -> str:
-        """Where the trainer shall stand still."""
+        """Where the trainer shall stand still; for a free kill only if that is late, because the machine is busy."""
         if self.place == LOADING:
             return f"{STEP} 1"
-        return f"{STEP} {self.step + LATE_STEPS}" if self.place == RUNNING else f"{self.place} {self.step}"
+        return f"{'late' if self.place == RUNNING else self.place} {self.step}"
 
 
 def plan(seed: str, count: int, total: int) -> list[Kill]:
@@ -93,7 +91,9 @@ class RealTraining(Training):
         }
 
     def run(self, *options: str, **variables: str) -> Started:  # type: ignore[override]
-        return super().run("--stuck-threshold", "20", "--max-restarts", "25", *options, **variables)
+        # Kills come closer together here than any real ones: the budget is not what is tried.
+        budget = ("--max-restarts", "99", "--backoff-max", "0.2", "--stuck-threshold", "20")
+        return super().run(*budget, *options, **variables)
 
     @property
     def _order(self) -> Path:
@@ -132,7 +132,8 @@ class RealTraining(Training):
             return psutil.Process(left[0]) if left else None
 
         def at_step() -> psutil.Process | None:
-            return alive([pid for pid, step in self.executed[-1:] if step >= kill.step])
+            reached = [pid for pid, step in self.executed[-1:] if step >= kill.step]
+            return alive(reached) if self._order.exists() else listed()
 
         def listed() -> psutil.Process | None:
             found = find_trainers(self.run_folder, None, self.root)

@@ -9,8 +9,9 @@ weights: it is saved and restored with them, by whatever way, and cannot say any
 are made of. Each executed step goes as a line `pid epoch count` into the file that `DEMO_STEPS_FILE` names.
 
 The file that `E2E_ORDER` names may hold an order `PLACE STEP`: at that place, in that step or later, this process
-stops itself once (as by SIGSTOP) and waits for what the test will do. Places: `step`, `final weights` (the final state
-is saved, the weights are not), `half of the final weights`, and the name of a state's file, in whose middle it stops.
+stops itself once (as by SIGSTOP) and waits for what the test will do. Places: `step`; `late` (a step, after a good many
+of this attempt); `final weights` (the final state is saved, the weights are not); `half of the final weights`; and the
+name of a state's file, in whose middle it stops.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ WIDTH = 64
 DIGIT = 128
 """The step count is kept as two digits to this base, small enough to stay whole in bfloat16."""
 SAVE_DTYPE = torch.bfloat16
+LATE_STEPS = 25
 
 
 class Pictures(Dataset):  # type: ignore[type-arg]
@@ -113,7 +115,7 @@ class Training:
         self._options = options
         self._output = Path(options.output_dir)
         self._accumulation: int = options.gradient_accumulation_steps
-        self._current_epoch = self._current_step = self._global_step = 0
+        self._current_epoch = self._current_step = self._global_step = self._executed = 0
         self._step_from_state: int | None = None
 
     def prepare(self) -> None:
@@ -209,7 +211,9 @@ class Training:
             loader = accelerator.skip_first_batches(loader, to_skip)
         for batch in loader:
             self._current_step = self._global_step
-            if ordered("step", self._network.steps + 1):
+            step = self._network.steps + 1
+            late = self._executed >= LATE_STEPS or step == self._total
+            if ordered("step", step) or (late and ordered("late", step)):
                 stand_still()
             with accelerator.accumulate(self._network):
                 loss = nn.functional.mse_loss(self._network(batch).float(), batch.flip(-1))
@@ -223,6 +227,7 @@ class Training:
                 with Path(os.environ["DEMO_STEPS_FILE"]).open("a") as file:
                     file.write(f"{os.getpid()} {epoch + 1} {self._network.steps}\n")
                 self._bar.update(1)
+                self._executed += 1
                 self._global_step += 1
                 every = self._options.save_every_n_steps
                 if every is not None and self._global_step % every == 0:

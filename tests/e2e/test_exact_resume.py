@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from tests.e2e.real_training import Kill, RealTraining, plan  # noqa: E402 - nee
 
 KILLS = int(os.environ.get("FLUXGYM_WATCHDOG_E2E_KILLS", "3"))
 SEED = int(os.environ.get("FLUXGYM_WATCHDOG_E2E_SEED", "1"))
-EPOCHS = max(3, KILLS // 3)
+EPOCHS = max(3, KILLS // 2)
 LAYOUTS: dict[str, Callable[[Path], RealTraining]] = {
     "epoch states": lambda folder: RealTraining(folder, EPOCHS),
     "step states": lambda folder: RealTraining(folder, EPOCHS, "--save_every_n_steps 7", "--save_every_n_epochs 999"),
@@ -52,3 +53,15 @@ def test_a_run_that_lacks_only_its_final_weights_trains_nothing_again(epochs: in
     training = RealTraining(folder, epochs)
     training.finished_exactly(training.survive([Kill("tree", "final weights", training.total)]))
     assert len(training.executed) == training.total
+
+
+@pytest.mark.skipif(
+    not importlib.metadata.version("accelerate").startswith(("0.32.", "0.33.")),
+    reason="only accelerate 0.32 and 0.33 cannot load what they have saved, with torch 2.6 or newer (KeyError: 'step')",
+)
+@pytest.mark.xfail(strict=True, reason="the cure, TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD, is not yet given to the training")
+def test_what_torch_no_longer_loads_by_itself_is_resumed_with_its_optimizer(folder: Path) -> None:
+    training = RealTraining(folder, 2)
+    training.finished_exactly(training.survive([Kill("tree", "step", 60)]))
+    assert len(training.record.attempts) == 2
+    assert training.scheduled == training.total, "the optimizer began anew"

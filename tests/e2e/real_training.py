@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from fluxgym_watchdog.observe.processes import find, find_trainers
 from fluxgym_watchdog.records import RunState
-from tests.e2e.tiny_train_network import SAVE_DTYPE
+from tests.e2e.tiny_train_network import PRECISIONS
 from tests.trainings import SEARCH_PAUSE_S, Started, Training, until
 
 TRAINER = Path(__file__).with_name("tiny_train_network.py")
@@ -25,6 +25,8 @@ PATIENCE_S = 180.0
 LOOK_EVERY_S = 0.003
 """A free kill should fall anywhere in a step, not where a slow look ends."""
 BATCHES_PER_EPOCH = 40
+PRECISION = "bf16"
+"""What FluxGym writes into its train scripts."""
 STATE_FILES = ("train_state.json", "optimizer.bin", "scheduler.bin", "random_states_0.pkl")
 LOADING, RUNNING, STEP = "loading", "running", "step"
 FREE = (LOADING, RUNNING)
@@ -77,7 +79,7 @@ class RealTraining(Training):
         return self.epochs * BATCHES_PER_EPOCH // self.accumulation
 
     def lay_out(self, *options: str) -> None:
-        super().lay_out(*self._options, *options)
+        super().lay_out(f"--save_precision {PRECISION}", *self._options, *options)
 
     def environment(self, **variables: str) -> dict[str, str]:
         found = super().environment(**variables)
@@ -157,7 +159,7 @@ class RealTraining(Training):
         state = self.run_folder / f"{self.name}-state"
         weights, whole = load_file(self.run_folder / f"{self.name}.safetensors"), load_file(state / "model.safetensors")
         assert weights.keys() == whole.keys()
-        assert all(torch.equal(weights[name], whole[name].to(SAVE_DTYPE)) for name in weights)
+        assert all(torch.equal(weights[name], whole[name].to(PRECISIONS[PRECISION])) for name in weights)
         assert torch.load(state / "scheduler.bin", weights_only=True)["last_epoch"] == self.scheduled
         optimizer = torch.load(state / "optimizer.bin", weights_only=True)["state"]
         assert {int(of_one["step"]) for of_one in optimizer.values()} == {self.scheduled}

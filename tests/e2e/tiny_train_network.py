@@ -42,7 +42,7 @@ from fluxgym_watchdog.demo.options import batches_per_epoch, parse
 WIDTH = 64
 DIGIT = 128
 """The step count is kept as two digits to this base, small enough to stay whole in bfloat16."""
-SAVE_DTYPE = torch.bfloat16
+PRECISIONS = {"float": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 LATE_STEPS = 25
 
 
@@ -85,8 +85,8 @@ class Network(nn.Module):
     def load_weights(self, file: str) -> None:
         self.load_state_dict({name: tensor.float() for name, tensor in load_file(file).items()})
 
-    def save_weights(self, file: Path) -> None:
-        tensors = {name: tensor.detach().cpu().to(SAVE_DTYPE) for name, tensor in self.state_dict().items()}
+    def save_weights(self, file: Path, dtype: torch.dtype | None) -> None:
+        tensors = {name: tensor.detach().to(dtype or tensor.dtype) for name, tensor in self.state_dict().items()}
         if ordered("half of the final weights", self.steps):
             written = save(tensors)
             file.write_bytes(written[: len(written) // 2])
@@ -271,7 +271,8 @@ class Training:
 
     def _save_model(self, name: str) -> None:
         self._accelerator.print(f"\nsaving checkpoint: {self._output / name}")
-        self._accelerator.unwrap_model(self._network).save_weights(self._output / name)
+        network = self._accelerator.unwrap_model(self._network)
+        network.save_weights(self._output / name, PRECISIONS.get(self._options.save_precision))
 
     def _save_state(self, name: str, words: str) -> None:
         log.info("")
@@ -340,8 +341,15 @@ def save_in_halves(network: Network, real_save: Any) -> Any:
     return torch_save
 
 
+def all_options() -> argparse.Namespace:
+    """The command line's options: the stand-in knows nearly all that matter here."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--save_precision", choices=list(PRECISIONS))
+    return parser.parse_known_args(namespace=parse())[0]
+
+
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, handlers=[Log(Console())])
-    training = Training(parse())
+    training = Training(all_options())
     training.prepare()
     training.run()

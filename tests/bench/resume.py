@@ -56,7 +56,7 @@ def run(seed: int, most: int = MOST_INTERRUPTIONS) -> list[Outcome]:
     found: list[Outcome] = []
     with ThreadPoolExecutor(2) as pool:
         try:
-            for outcome in pool.map(lambda job: _one(seed, *job), jobs):
+            for outcome in pool.map(lambda job: one(seed, *job), jobs):
                 found.append(outcome)
                 print(f"\r{len(found)}/{len(jobs)} runs", end="", file=sys.stderr, flush=True)
         except BaseException:
@@ -64,6 +64,27 @@ def run(seed: int, most: int = MOST_INTERRUPTIONS) -> list[Outcome]:
             raise
     print(file=sys.stderr)
     return found
+
+
+def one(seed: int, layout: str, count: int, rule: str) -> Outcome:
+    """One run, interrupted `count` times; no process of it is left."""
+    rng = random.Random(f"{seed} {layout} {count}")  # the same interruptions for each rule
+    faults = ",".join(f"kill@{step}" for step in sorted(rng.sample(range(2, ASKED + 1), count)))
+    with tempfile.TemporaryDirectory() as scratch:
+        training = Training(Path(scratch).resolve() / "fluxgym", epochs=EPOCHS)
+        training.lay_out(*LAYOUTS[layout])
+        (training.root / "sd-scripts" / "flux_train_network.py").write_text(STUB)
+        variables = {"DEMO_FAULTS": faults, "BENCH_AGES_FILE": str(training.root / "ages.txt")}
+        try:
+            if rule == PROJECT:
+                ended_well = _supervised(training, variables)
+            else:
+                ended_well = _relaunched(training, variables, rule, count + 1 + SPARE_ATTEMPTS)
+        finally:
+            clean_up(training.root)
+        ages = list(_ages(training))
+    lost = [ended - began for (_, ended), (began, _) in pairwise(ages)]
+    return Outcome(layout, count, rule, ages[-1][1] if ended_well else None, tuple(lost), len(ages))
 
 
 def report(seed: int, outcomes: list[Outcome], command: str, date: str, as_json: bool) -> str:
@@ -96,26 +117,6 @@ def _exact(outcomes: list[Outcome], rule: str) -> int:
 def _shown(outcome: Outcome) -> str:
     executed = "never ended" if outcome.executed is None else str(outcome.executed)
     return f"{executed} ({statistics.fmean(outcome.lost):.0f})" if outcome.lost else executed
-
-
-def _one(seed: int, layout: str, count: int, rule: str) -> Outcome:
-    rng = random.Random(f"{seed} {layout} {count}")  # the same interruptions for each rule
-    faults = ",".join(f"kill@{step}" for step in sorted(rng.sample(range(2, ASKED + 1), count)))
-    with tempfile.TemporaryDirectory() as scratch:
-        training = Training(Path(scratch).resolve() / "fluxgym", epochs=EPOCHS)
-        training.lay_out(*LAYOUTS[layout])
-        (training.root / "sd-scripts" / "flux_train_network.py").write_text(STUB)
-        variables = {"DEMO_FAULTS": faults, "BENCH_AGES_FILE": str(training.root / "ages.txt")}
-        try:
-            if rule == PROJECT:
-                ended_well = _supervised(training, variables)
-            else:
-                ended_well = _relaunched(training, variables, rule, count + 1 + SPARE_ATTEMPTS)
-        finally:
-            clean_up(training.root)
-        ages = list(_ages(training))
-    lost = [ended - began for (_, ended), (began, _) in pairwise(ages)]
-    return Outcome(layout, count, rule, ages[-1][1] if ended_well else None, tuple(lost), len(ages))
 
 
 def _supervised(training: Training, variables: dict[str, str]) -> bool:

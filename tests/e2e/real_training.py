@@ -27,11 +27,11 @@ LOOK_EVERY_S = 0.003
 BATCHES_PER_EPOCH = 40
 PRECISION = "bf16"
 """What FluxGym writes into its train scripts."""
-STATE_FILES = ("train_state.json", "optimizer.bin", "scheduler.bin", "random_states_0.pkl")
+SAVED = ("weights", "train_state.json", "optimizer.bin", "scheduler.bin", "random_states_0.pkl")
 LOADING, RUNNING, STEP = "loading", "running", "step"
 FREE = (LOADING, RUNNING)
 """Moments at which the trainer was not told to stand still: while it imports and loads, and while it trains."""
-ENDS = ("final weights", "half of the final weights")
+ENDS = ("ending", "weights")
 TARGETS = ("trainer", "tree", "all", "supervisor")
 """What is killed: the trainer alone; everything that was launched; that and the watchdog's command; only the latter."""
 
@@ -57,7 +57,7 @@ def plan(seed: str, count: int, total: int) -> list[Kill]:
     rng = random.Random(seed)
     kills = []
     for step in sorted(rng.randrange(1, total) for _ in range(count - 1)):
-        place = rng.choice((LOADING, RUNNING, RUNNING, RUNNING, STEP, rng.choice(STATE_FILES), rng.choice(STATE_FILES)))
+        place = rng.choice((LOADING, RUNNING, RUNNING, RUNNING, STEP, rng.choice(SAVED), rng.choice(SAVED)))
         # What stands still and is left alone would have to be found by its silence: other tests wait for that.
         kills.append(Kill(rng.choice(TARGETS if place in FREE else TARGETS[:-1]), place, step))
     return [*kills, Kill(rng.choice(TARGETS[:-1]), rng.choice(ENDS), total)]

@@ -51,7 +51,7 @@ def test_killed_again_and_again(layout: str, folder: Path) -> None:
 @pytest.mark.xfail(strict=True, reason="a run that has its final state is not yet completed without training")
 def test_a_run_that_lacks_only_its_final_weights_trains_nothing_again(epochs: int, folder: Path) -> None:
     training = RealTraining(folder, epochs)
-    training.finished_exactly(training.survive([Kill("tree", "final weights", training.total)]))
+    training.finished_exactly(training.survive([Kill("tree", "ending", training.total)]))
     assert len(training.executed) == training.total
 
 

@@ -10,8 +10,8 @@ are made of. Each executed step goes as a line `pid epoch count` into the file t
 
 The file that `E2E_ORDER` names may hold an order `PLACE STEP`: at that place, in that step or later, this process
 stops itself once (as by SIGSTOP) and waits for what the test will do. Places: `step`; `late` (a step, after a good many
-of this attempt); `final weights` (the final state is saved, the weights are not); `half of the final weights`; and the
-name of a state's file, in whose middle it stops.
+of this attempt); `ending` (the final state is saved, the final weights are not); `weights` (in the middle of a file of
+them); and the name of a state's file, in whose middle it stops.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Network(nn.Module):
 
     def save_weights(self, file: Path, dtype: torch.dtype | None) -> None:
         tensors = {name: tensor.detach().to(dtype or tensor.dtype) for name, tensor in self.state_dict().items()}
-        if ordered("half of the final weights", self.steps):
+        if ordered("weights", self.steps):
             written = save(tensors)
             file.write_bytes(written[: len(written) // 2])
             stand_still()
@@ -264,7 +264,7 @@ class Training:
         name = self._options.output_name
         if self._options.save_state or self._options.save_state_on_train_end:
             self._save_state(f"{name}-state", "saving last state.")
-        if ordered("final weights", self._network.steps):
+        if ordered("ending", self._network.steps):
             stand_still()
         self._save_model(f"{name}.safetensors")
         log.info("model saved.")

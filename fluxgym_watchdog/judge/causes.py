@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +225,8 @@ UNKNOWN = Cause(
     "Read the last lines of training.log.",
     "",
 )
+LOST = replace(UNKNOWN, name="lost")
+"""Nobody saw the end and the log tells nothing: what starts it was gone too, as when the machine goes down."""
 _KILLED = next(c for c in CAUSES if c.name == "killed")
 _HOST_MEMORY = next(c for c in CAUSES if c.name == "host_memory")
 NAN_LOSS = next(c for c in CAUSES if c.name == "nan_loss")
@@ -248,6 +250,7 @@ NEVER_THE_STATES_FAULT = frozenset(
         "cuda_error",
         "import_error",
         "killed",
+        "lost",
         "worker_died",
         "nan_loss",
     }

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from fluxgym_watchdog.judge.causes import (
     BY_EXIT_CODE,
     CAUSES,
+    LOST,
     NAN_LOSS,
     NEVER_THE_STATES_FAULT,
     STATE_UNLOADABLE,
@@ -41,6 +42,8 @@ def judge_end(snapshot: Snapshot, began_at: float) -> Finding:
     if exit_code == 0 and cause is UNKNOWN:
         text = "it ended with exit 0 but without its final weights"
         return Finding(FindingKind.CRASHED, text, UNKNOWN.name, retry=True, advice=UNKNOWN.advice)
+    if exit_code is None and cause is UNKNOWN:
+        cause = LOST
     code = "nobody saw the exit code" if exit_code is None else f"exit {exit_code}"
     where = f" at {log.phase.value}" if log is not None and log.step == 0 else ""
     return Finding(

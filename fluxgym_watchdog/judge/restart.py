@@ -94,8 +94,8 @@ def _to_quarantine(record: RunRecord, finding: Finding) -> tuple[str, ...]:
     if finding.cause == "state_unloadable":
         return (attempt.resumed_from,)
     before = record.attempts[-2] if len(record.attempts) > 1 else None
-    at_once = attempt.last_step <= attempt.first_step and finding.cause not in NEVER_THE_STATES_FAULT
-    before_at_once = (
-        before is not None and before.resumed_from == attempt.resumed_from and before.last_step <= before.first_step
-    )
-    return (attempt.resumed_from,) if at_once and before_at_once else ()
+    if before is None or before.resumed_from != attempt.resumed_from:
+        return ()
+    deaths = ((before, before.outcome), (attempt, finding.cause))
+    at_once = all(a.last_step <= a.first_step and cause not in NEVER_THE_STATES_FAULT for a, cause in deaths)
+    return (attempt.resumed_from,) if at_once else ()

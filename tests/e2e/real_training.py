@@ -14,7 +14,7 @@ import psutil
 import torch
 from safetensors.torch import load_file
 
-from fluxgym_watchdog.observe.processes import find, find_trainers
+from fluxgym_watchdog.observe.processes import find_trainers
 from fluxgym_watchdog.records import RunState
 from tests.e2e.tiny_train_network import PRECISIONS
 from tests.trainings import SEARCH_PAUSE_S, Started, Training, until
@@ -114,10 +114,9 @@ class RealTraining(Training):
                 command.process.kill()
                 command.process.wait()
             if kill.target == "trainer":
-                _kill(trainer)
+                trainer.kill()
             elif kill.target in ("tree", "all"):
-                for process in [p for identity in self.marked() if (p := find(identity)) is not None]:
-                    _kill(process)
+                os.killpg(os.getpgid(trainer.pid), signal.SIGKILL)  # at once: nobody is left to write an exit code
             if kill.target != "supervisor":
                 self._killed.add(trainer.pid)
             self._order.unlink(missing_ok=True)
@@ -179,10 +178,3 @@ def _is_launched(pid: int) -> bool:
         return parent is not None and "launch" in parent.cmdline()
     except psutil.Error:
         return False
-
-
-def _kill(process: psutil.Process) -> None:
-    try:
-        process.send_signal(signal.SIGKILL)
-    except psutil.NoSuchProcess:
-        return

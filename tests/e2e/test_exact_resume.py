@@ -55,6 +55,12 @@ def test_a_run_that_lacks_only_its_final_weights_trains_nothing_again(epochs: in
     assert len(training.executed) == training.total
 
 
+def test_a_machine_that_goes_down_twice_while_it_loads_has_nothing_against_the_state(folder: Path) -> None:
+    training = RealTraining(folder, 2)
+    training.finished_exactly(training.survive([Kill("all", place, 50) for place in ("running", "loading", "loading")]))
+    assert training.record.quarantined == ()
+
+
 @pytest.mark.skipif(
     not importlib.metadata.version("accelerate").startswith(("0.32.", "0.33.")),
     reason="only accelerate 0.32 and 0.33 cannot load what they have saved, with torch 2.6 or newer (KeyError: 'step')",

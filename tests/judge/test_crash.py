@@ -401,7 +401,7 @@ def test_a_full_bar_is_no_success() -> None:
 def test_without_a_log_the_weights_and_the_exit_code_tell() -> None:
     assert judge_end(ended(None, None, NOW + 1), NOW).kind is FindingKind.FINISHED
     assert judge_end(ended(None, 137), NOW).cause == "host_memory"
-    assert judge_end(ended(None, None), NOW).cause == "unknown"
+    assert judge_end(ended(None, None), NOW).cause == "lost"
 
 
 def test_exit_0_without_the_final_weights() -> None:

@@ -138,6 +138,10 @@ def resumed(number: int, at: str | None = STAMP, steps: int = 0) -> Attempt:
             ((attempt(1), resumed(2), resumed(3)), replace(CRASHED, cause=cause), ())
             for cause in sorted(NEVER_THE_STATES_FAULT)
         ),
+        *(
+            ((attempt(1), replace(resumed(2), outcome=cause), resumed(3)), CRASHED, ())
+            for cause in sorted(NEVER_THE_STATES_FAULT)
+        ),
         ((), CRASHED, ()),
     ],
 )

@@ -48,7 +48,6 @@ def test_killed_again_and_again(layout: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
-@pytest.mark.xfail(strict=True, reason="a run that has its final state is not yet completed without training")
 def test_a_run_that_lacks_only_its_final_weights_trains_nothing_again(epochs: int, folder: Path) -> None:
     training = RealTraining(folder, epochs)
     training.finished_exactly(training.survive([Kill("tree", "ending", training.total)]))
@@ -65,7 +64,6 @@ def test_a_machine_that_goes_down_twice_while_it_loads_has_nothing_against_the_s
     not importlib.metadata.version("accelerate").startswith(("0.32.", "0.33.")),
     reason="only accelerate 0.32 and 0.33 cannot load what they have saved, with torch 2.6 or newer (KeyError: 'step')",
 )
-@pytest.mark.xfail(strict=True, reason="the cure, TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD, is not yet given to the training")
 def test_what_torch_no_longer_loads_by_itself_is_resumed_with_its_optimizer(folder: Path) -> None:
     training = RealTraining(folder, 2)
     training.finished_exactly(training.survive([Kill("tree", "step", 60)]))

@@ -2,6 +2,7 @@
 
     run.json        the RunRecord; replaced atomically
     status.json     what the last tick saw; replaced atomically, not synced: it is worth nothing after a power cut
+    checkpoints.json  its checkpoints, which may be thousands: written and read again only when they have changed
     events.jsonl    the timeline; appended and synced
     samples.csv     GPU and training over time; appended, thinned when it grows
     evidence/       what closer looks have found, a folder each
@@ -21,13 +22,14 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 from fluxgym_watchdog import samples as sample_lines
 from fluxgym_watchdog.recordjson import decode, plain
-from fluxgym_watchdog.records import SCHEMA_VERSION, Event, RunRecord, Sample, Status
+from fluxgym_watchdog.records import SCHEMA_VERSION, Checkpoint, Event, RunRecord, Sample, Status
 
 __all__ = ["FOLDER", "Held", "Store", "plain"]
 
@@ -50,6 +52,9 @@ class Store:
         self.evidence_folder = self.folder / "evidence"
         self._lock_file: IO[bytes] | None = None
         self._newer_record = False
+        self._checkpoints_written: tuple[Checkpoint, ...] | None = None
+        self._checkpoints_text = ""
+        self._checkpoints_read: dict[str, tuple[Any, Checkpoint]] = {}
 
     # run.json and status.json
 
@@ -88,13 +93,32 @@ class Store:
     def read_status(self) -> Status | None:
         """What the last tick saw; None where nothing readable is there."""
         try:
-            return decode(Status, json.loads(_text(self.folder / "status.json")))
+            status = decode(Status, json.loads(_text(self.folder / "status.json")))
         except (OSError, ValueError, RecursionError):
             return None
+        return status if status.checkpoints else replace(status, checkpoints=self._read_checkpoints())
 
     def write_status(self, status: Status) -> None:
-        """Replaces status.json. Raises OSError."""
-        self._replace(self.folder / "status.json", json.dumps(plain(status)))
+        """Replaces status.json, and checkpoints.json where they are others than before. Raises OSError."""
+        self._replace(self.folder / "status.json", json.dumps(plain(replace(status, checkpoints=()))))
+        path = self.folder / "checkpoints.json"
+        if status.checkpoints != self._checkpoints_written or not path.exists():
+            listed = {checkpoint.name: plain(checkpoint) for checkpoint in status.checkpoints}
+            self._replace(path, json.dumps(listed))
+            self._checkpoints_written = status.checkpoints
+
+    def _read_checkpoints(self) -> tuple[Checkpoint, ...]:
+        try:
+            text = _text(self.folder / "checkpoints.json")
+            if text != self._checkpoints_text:
+                known, found = self._checkpoints_read, {}
+                for name, facts in json.loads(text).items():
+                    same = name in known and known[name][0] == facts
+                    found[name] = known[name] if same else (facts, decode(Checkpoint, facts))
+                self._checkpoints_text, self._checkpoints_read = text, found
+        except (OSError, ValueError, AttributeError, RecursionError):
+            return ()
+        return tuple(checkpoint for _, checkpoint in self._checkpoints_read.values())
 
     # events.jsonl
 
@@ -142,7 +166,7 @@ class Store:
 
     # requests/
 
-    def request(self, kind: str, **values: str | bool | list[str]) -> None:
+    def request(self, kind: str, **values: str | bool | Sequence[str]) -> None:
         """Leaves a request for whoever holds the run's lock. Raises OSError.
 
         stop · resume (checkpoint: a name) · switch (auto_resume) · saves (closer) · delete (checkpoints: stamps)

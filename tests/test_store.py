@@ -109,7 +109,7 @@ def test_what_was_written_is_read(store: Store) -> None:
     store.write_status(STATUS)
     assert Store(store.run_folder).read_record() == (RECORD, "")
     assert Store(store.run_folder).read_status() == STATUS
-    assert names(store) == {"run.json", "status.json"}
+    assert names(store) == {"run.json", "status.json", "checkpoints.json"}
 
 
 def test_reading_makes_no_folder(store: Store) -> None:
@@ -233,6 +233,29 @@ def test_a_record_that_cannot_be_opened_is_left_where_it_is(store: Store) -> Non
 def test_an_unreadable_status_is_none(store: Store, content: bytes) -> None:
     written(store, "status.json", content)
     assert store.read_status() is None
+
+
+def test_checkpoints_are_written_again_only_when_they_have_changed(store: Store) -> None:
+    store.write_status(STATUS)
+    path = store.folder / "checkpoints.json"
+    first = path.stat().st_ino
+    store.write_status(replace(STATUS, step=96))
+    assert path.stat().st_ino == first
+    more = (*STATUS.checkpoints, replace(STATUS.checkpoints[0], name="x-000003-state", step=120))
+    reader = Store(store.run_folder)
+    for checkpoints in (STATUS.checkpoints, more, more[1:], ()):
+        store.write_status(replace(STATUS, checkpoints=checkpoints))
+        assert reader.read_status() == replace(STATUS, checkpoints=checkpoints)
+    path.unlink()
+    store.write_status(STATUS)
+    assert reader.read_status() == STATUS
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"5", b'{"x": 1}', b"\xff", b"[" * 100_000])
+def test_unreadable_checkpoints_are_none(store: Store, content: bytes) -> None:
+    store.write_status(STATUS)
+    written(store, "checkpoints.json", content)
+    assert store.read_status() == replace(STATUS, checkpoints=())
 
 
 def test_what_json_does_not_know_becomes_unknown(store: Store) -> None:

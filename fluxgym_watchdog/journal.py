@@ -136,6 +136,7 @@ class Journal:
             return
         self._sampled_at = snapshot.monotonic_at
         loss = snapshot.log.loss if snapshot.log else None
+        own = {p.id.pid for p in snapshot.tree.processes}
         rows = [
             Sample(
                 snapshot.at,
@@ -148,6 +149,7 @@ class Journal:
                 g.power_limit_w,
                 step,
                 loss,
+                sum(used for pid, used in g.processes.items() if pid in own) or None,
             )
             for g in snapshot.gpu.gpus
         ]

@@ -510,7 +510,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One line of samples.csv: a GPU (index -1: none readable) and the training at one tick."""
+    """One line of samples.csv: a GPU (index -1: none readable) and the training at one tick.
+
+    `memory_run_bytes` is what the run's own processes hold of it (None: the driver does not tell, or knows none).
+    """
 
     at: float
     gpu: int
@@ -522,6 +525,7 @@ class Sample:
     power_limit_w: float | None
     step: int
     loss: float | None
+    memory_run_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,23 +17,30 @@ LIMIT_BYTES = 4_000_000
 """Where the file is thinned: about a day of two-second ticks with one GPU."""
 
 _COLUMNS = [f.name for f in fields(Sample)]
-_WHOLE = frozenset({"gpu", "memory_used_bytes", "memory_total_bytes", "step"})
+_WHOLE = frozenset({"gpu", "memory_used_bytes", "memory_total_bytes", "memory_run_bytes", "step"})
 _HEADER = (",".join(_COLUMNS) + "\n").encode()
 _CUT_OFF = b",cut off\n"
 """Ends a line that a crash cut off, so that what is left of it cannot be taken for a whole line."""
 
 
 def append(path: Path, samples: Sequence[Sample]) -> bool:
-    """Adds lines; true where the file has grown so large that it should be thinned. Raises OSError."""
-    lines = "".join(",".join(_cell(getattr(s, name)) for name in _COLUMNS) + "\n" for s in samples)
+    """Adds lines, in the columns that the file has; true where it has grown so large that it should be thinned.
+
+    Raises OSError.
+    """
     with path.open("ab+") as file:
-        size = file.seek(0, os.SEEK_END)
-        if 0 < size < len(_HEADER):
-            file.truncate(0)
-        if size < len(_HEADER):
+        file.seek(0)
+        header = file.readline(2 * len(_HEADER))
+        if not header.endswith(b"\n") and len(header) < len(_HEADER):
+            file.truncate(0)  # nothing, or a header that a crash cut off
             file.write(_HEADER)
-        elif not ends_in_newline(file):
+            header = _HEADER
+        file.seek(0, os.SEEK_END)
+        if not ends_in_newline(file):
             file.write(_CUT_OFF)
+        # The file of an older version has fewer columns.
+        names = header.decode("utf-8", "replace").strip().split(",") if header.startswith(b"at,") else _COLUMNS
+        lines = "".join(",".join(_cell(getattr(s, name, None)) for name in names) + "\n" for s in samples)
         file.write(lines.encode())
         return file.tell() > LIMIT_BYTES
 

@@ -371,6 +371,13 @@ def test_samples_are_read_as_they_were(store: Store) -> None:
     assert (store.folder / "samples.csv").read_text().splitlines()[0] == ",".join(f.name for f in fields(Sample))
 
 
+def test_the_file_of_an_older_version_keeps_its_columns(store: Store) -> None:
+    path = written(store, "samples.csv", "at,gpu,step,loss\n1.000,0,5,0.250\n")
+    store.append_samples([replace(SAMPLE, memory_run_bytes=9)])
+    assert path.read_text().splitlines()[2] == f"{NOW:.3f},0,95,0.250"
+    assert [s.step for s in store.read_samples()] == [5, 95]
+
+
 def test_numbers_that_are_none_are_unknown(store: Store) -> None:
     store.append_samples([replace(SAMPLE, loss=math.nan, power_w=math.inf)])
     assert store.read_samples() == [replace(SAMPLE, loss=None, power_w=None)]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    from fluxgym_watchdog.settings import Settings
     from fluxgym_watchdog.watchdog import Watchdog
 
 __version__ = "0.1.0"
@@ -35,12 +36,18 @@ def mount(root: str | Path) -> None:
     """Adds the Watchdog tab to the gr.Tabs() that is open, for the FluxGym folder `root`, and begins to watch."""
     from fluxgym_watchdog.tab import build  # noqa: PLC0415 - app.py's start stays quick
 
-    watchdog, settings_problem = _watchdog(Path(root).absolute())
+    folder = Path(root).absolute()
+    watchdog, _ = _watchdog(folder)
 
     def problem() -> str:
-        return " ".join(text for text in (settings_problem, watchdog.problem) if text)
+        return " ".join(text for text in (_watchdog(folder)[1], watchdog.problem) if text)
 
-    build(Path(root).absolute(), watchdog.outputs, watchdog.settings, problem)
+    def use(settings: Settings) -> None:
+        watchdog.use(settings)
+        with _lock:
+            _running[folder] = watchdog, ""
+
+    build(folder, watchdog.outputs, watchdog.settings, problem, use)
 
 
 def _watchdog(root: Path) -> tuple[Watchdog, str]:

@@ -40,8 +40,7 @@ def append(path: Path, samples: Sequence[Sample]) -> bool:
             file.write(_CUT_OFF)
         # The file of an older version has fewer columns.
         names = header.decode("utf-8", "replace").strip().split(",") if header.startswith(b"at,") else _COLUMNS
-        lines = "".join(",".join(_cell(getattr(s, name, None)) for name in names) + "\n" for s in samples)
-        file.write(lines.encode())
+        file.write("".join(_line(sample, names) for sample in samples).encode())
         return file.tell() > LIMIT_BYTES
 
 
@@ -69,6 +68,11 @@ def parsed(names: Sequence[str], line: str) -> Sample | None:
     return sample if all(n is None or abs(n) < LARGEST_NUMBER for n in numbers) else None
 
 
+def text(samples: Sequence[Sample]) -> str:
+    """The samples as the text of a file of their own."""
+    return ",".join(_COLUMNS) + "\n" + "".join(_line(sample, _COLUMNS) for sample in samples)
+
+
 def thinned(text: str) -> str:
     """The file's text without every other tick of its older half."""
     header, *lines = text.splitlines()
@@ -84,6 +88,10 @@ def ends_in_newline(file: IO[bytes]) -> bool:
     """Whether the last byte of a file that is not empty is a newline; leaves its position at the end."""
     file.seek(-1, os.SEEK_END)
     return file.read(1) == b"\n"
+
+
+def _line(sample: Sample, names: Sequence[str]) -> str:
+    return ",".join(_cell(getattr(sample, name, None)) for name in names) + "\n"
 
 
 def _cell(value: float | int | None) -> str:

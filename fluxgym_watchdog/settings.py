@@ -96,6 +96,24 @@ def dump(settings: Settings) -> str:
     return "\n".join(lines) + "\n"
 
 
+def save(folder: Path, values: Mapping[str, Any]) -> Settings:
+    """Changes these values in a FluxGym folder's watchdog.yaml, and returns all settings as they are then.
+
+    A file that somebody has written by hand is kept beside it as watchdog.yaml.bak: its comments would be lost. Raises
+    SettingsError where the file cannot be used as it is, or a value is not allowed; OSError where it cannot be written.
+    """
+    path = folder / FILE_NAME
+    before = load(folder)
+    after = with_values(before, values, source="Settings")
+    scratch = path.with_name(f".{FILE_NAME}.part")
+    if path.exists() and path.read_text(encoding="utf-8") != dump(before):
+        scratch.write_bytes(path.read_bytes())
+        scratch.replace(path.with_name(f"{FILE_NAME}.bak"))
+    scratch.write_text(dump(after), encoding="utf-8")
+    scratch.replace(path)
+    return after
+
+
 def _checked(setting: Any, value: Any, source: str) -> bool | int | float:
     kind = type(setting.default)
     low, high, unit = setting.metadata["low"], setting.metadata["high"], setting.metadata["unit"]

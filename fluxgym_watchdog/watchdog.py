@@ -242,6 +242,13 @@ class Watchdog:
             if supervision is not None and supervision.record.auto_resume != auto_resume:
                 supervision.switch(auto_resume)
 
+    def use(self, settings: Settings) -> None:
+        """Goes on under other settings, from the next look on."""
+        with self._lock:
+            self.settings = settings
+            for supervision in self._runs.values():
+                supervision.settings = settings
+
     def _begin(self, script: Path, begin: Callable[[Supervision, float], None]) -> Store:
         if not self._lock.acquire(timeout=LOCK_PATIENCE_S):
             raise TimeoutError(f"the watchdog has been busy for {LOCK_PATIENCE_S:.0f} s; does a disk not answer?")

@@ -1,20 +1,21 @@
-"""The one board that all pages look at: which runs there are, what each part shows, and what has changed for a page."""
+"""The one board that all pages look at: which runs there are, what each part shows, and what a page must be sent."""
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fluxgym_watchdog.settings import Settings
-from fluxgym_watchdog.store import Store
-from fluxgym_watchdog.tab import plots, series, tables, view
+from fluxgym_watchdog.tab import plots, preferences, requests, series, tables, view
 from fluxgym_watchdog.tab.feed import Feed
+from fluxgym_watchdog.tab.requests import Answer
 from fluxgym_watchdog.tab.seen import Seen
+from fluxgym_watchdog.tab.show import PARTS, Show
 
 SPANS: dict[str, float | None] = {"15 min": 900.0, "1 h": 3600.0, "6 h": 21600.0, "all": None}
 """The ranges to choose, in seconds; None: everything."""
@@ -24,31 +25,6 @@ FEEDS = 6
 
 NAMES_S = 4.0
 """The list of runs is made anew after so many seconds."""
-
-PARTS = ("card", "gpu", "training", "timeline", "checkpoints", "log", "host")
-"""The parts that are HTML, in the order they are sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Show:
-    """What a page shows: its run (None: there is none), the runs to pick from, the HTML of each part, the controls."""
-
-    name: str | None
-    names: tuple[str, ...]
-    parts: dict[str, str]
-    auto_resume: bool = True
-    may_switch: bool = False
-    may_stop: bool = False
-    may_resume: bool = False
-
-
-@dataclass(slots=True)
-class _Drawn:
-    """A run's plots as drawn last, and for what; drawing is what costs, and all pages share it."""
-
-    key: tuple[object, ...]
-    gpu: str
-    training: str
 
 
 class Board:
@@ -61,79 +37,71 @@ class Board:
         find_runs: Callable[[Path], list[Path]],
         clock: Callable[[], float] = time.time,
         problem: Callable[[], str] = lambda: "",
+        root: Path | None = None,
+        use: Callable[[Settings], None] = lambda settings: None,
     ) -> None:
-        self._outputs = outputs
-        self._settings = settings
+        self._outputs, self._root = outputs, root or outputs.parent
+        self._settings, self._use = settings, use
         self._find_runs = find_runs
         self._clock = clock
         self._watchdogs_problem = problem
         self._lock = threading.Lock()
         self._feeds: OrderedDict[Path, Feed] = OrderedDict()
-        self._drawn: dict[tuple[Path, str], _Drawn] = {}
+        self._drawn: dict[tuple[Path, object], tuple[object, str]] = {}
         self._runs: dict[str, Path] = {}
         self._runs_at = 0.0
         self._problem = ""
 
-    def show(self, wanted: str | None, span: str, *, follow: bool = False) -> Show:
+    def show(self, wanted: str | None, span: str, *, follow: bool = False, log_scale: bool = False) -> Show:
         """What a page that wants to see a run is shown; the newest run where there is none of that name.
 
         With `follow` (nobody has picked the run) the newest run takes over as soon as the shown one is not live.
         """
         with self._lock:
             now, note = self._clock(), view.note(self._watchdogs_problem())
+            settings = self._settings
+            form = self._part(self._root, "settings", settings, lambda: preferences.form(settings))
             runs = self._found(now)
             if not runs:
-                blank = dict.fromkeys(PARTS, "") | {"card": note + view.nothing(self._problem)}
+                blank = dict.fromkeys(PARTS, "") | {"card": note + view.nothing(self._problem), "settings": form}
                 return Show(None, (), blank)
             name = wanted if wanted in runs else next(iter(runs))
-            seen = self._feed(runs[name]).look(self._settings, now)
+            seen = self._feed(runs[name]).look(settings, now)
             if follow and name != (newest := next(iter(runs))) and not seen.live:
-                name, seen = newest, self._feed(runs[newest]).look(self._settings, now)
-            drawn = self._plots(runs[name], seen, span, now)
+                name, seen = newest, self._feed(runs[newest]).look(settings, now)
+            parts = self._parts(runs[name], seen, span, now, log_scale=log_scale)
             return Show(
                 name=name,
                 names=tuple(runs),
-                parts={
-                    "card": note + view.card(seen, series.pace(seen.samples), now),
-                    "gpu": drawn.gpu,
-                    "training": drawn.training,
-                    "timeline": tables.timeline(seen.events),
-                    "checkpoints": tables.checkpoints(seen),
-                    "log": tables.log(seen.log),
-                    "host": view.host(seen),
-                },
-                auto_resume=seen.auto_resume(self._settings),
+                parts=parts | {"card": note + parts["card"], "settings": form},
+                auto_resume=seen.auto_resume(settings),
                 may_switch=seen.record is not None,
                 may_stop=seen.may_stop(),
                 may_resume=seen.may_resume(),
             )
 
-    def ask(self, name: str | None, kind: str, **values: str | bool) -> str:
-        """Leaves a request for a run; says in plain words why it could not, or nothing.
+    def ask(self, name: str | None, kind: str, value: object = None) -> Answer:
+        """Does what a page asks for, or says in plain words why it cannot.
 
-        The name, and a checkpoint's, come from the browser: they are looked up, never used as a path.
+        All that comes from the browser, the run's name and a checkpoint's, is looked up, and never used as a path.
         """
         with self._lock:
             self._runs_at = 0.0
             folder = self._found(self._clock()).get(name or "")
             if folder is None:
-                return "There is no such run any more."
-            seen = self._feed(folder).look(self._settings, self._clock())
-            checkpoint = values.get("checkpoint")
-            known = [
-                c.name for c in (seen.status.checkpoints if seen.status else ()) if tables.resumable(c, seen.record)
-            ]
-            if checkpoint is not None and checkpoint not in known:
-                return "There is no such state to go on from any more."
-            if kind == "stop" and not seen.may_stop():
-                return "This run is not training."
-            if kind == "resume" and not seen.may_resume():
-                return "This run cannot go on: it is training, has finished, or was never started."
-            try:
-                Store(folder).request(kind, **values)
-            except OSError as error:
-                return f"The request could not be written: {error}"
-            return ""
+                return Answer("There is no such run any more.")
+            feed = self._feed(folder)
+            return requests.answer(feed.store, feed.look(self._settings, self._clock()), kind, value)
+
+    def change_settings(self, values: object) -> Answer:
+        """Writes changed settings to watchdog.yaml and goes on with them, or says in plain words why it cannot."""
+        if not isinstance(values, Mapping) or not values:
+            return Answer("Nothing was changed.")
+        answer, settings = requests.changed_settings(self._root, values)
+        if settings is not None:
+            self._settings = settings
+            self._use(settings)
+        return answer
 
     def _found(self, now: float) -> dict[str, Path]:
         if not 0 <= now - self._runs_at < NAMES_S:
@@ -155,30 +123,68 @@ class Board:
             self._drawn = {key: drawn for key, drawn in self._drawn.items() if key[0] != dropped}
         return feed
 
-    def _plots(self, folder: Path, seen: Seen, span: str, now: float) -> _Drawn:
-        samples = seen.samples
+    def _parts(self, folder: Path, seen: Seen, span: str, now: float, *, log_scale: bool) -> dict[str, str]:
+        """All parts that are of the run; each is made anew only when what it shows has changed, for all pages."""
+        history, events, status = seen.history, seen.events, seen.status
         fresh = seen.live and not seen.stale
-        end = now if fresh or not samples else samples[-1].at
-        shown = series.window(samples, SPANS.get(span, SPANS["15 min"]), end)
+        newest = history.newest("at")
+        end = now if fresh or newest is None else newest
+        shown = series.window(history, SPANS.get(span, SPANS["15 min"]), end)
         every_s = min(10.0, shown.bucket_s / 2)
-        status = seen.status
-        newest = samples[-1].at if samples else 0.0
         source = (status.gpu_source, status.gpu_problem, len(status.gpus)) if status else None
-        key = (newest // every_s, shown.start // every_s, len(seen.events), seen.events[-1:], source)
-        drawn = self._drawn.get((folder, span))
-        if drawn is None or drawn.key != key:
-            idle = self._settings.gpu_threshold
-            drawn = _Drawn(
-                key,
-                plots.gpu_panel(samples, seen.events, shown, status, idle),
-                plots.training_panel(samples, seen.events, shown),
-            )
-            self._drawn[folder, span] = drawn
-        return drawn
+        drawn_for = ((newest or 0.0) // every_s, shown.start // every_s, len(events), events[-1:])
+        idle = self._settings.gpu_threshold
+        run = (seen.record, seen.requests, seen.stale, seen.held)
+
+        def part(name: str, key: object, make: Callable[[], str]) -> str:
+            return self._part(folder, name, key, make)
+
+        return {
+            "card": part("card", (run, status, seen.problem), lambda: view.card(seen, now)),
+            "gpu": part(
+                f"gpu {span}",
+                (drawn_for, source, idle),
+                lambda: plots.gpu_panel(history, events, shown, status, idle),
+            ),
+            "training": part(
+                f"training {span} {log_scale}",
+                drawn_for,
+                lambda: plots.training_panel(history, events, shown, log_scale=log_scale),
+            ),
+            "timeline": part("timeline", events, lambda: tables.timeline(events)),
+            "checkpoints": part("checkpoints", (run, *_of_table(seen)), lambda: tables.checkpoints(seen)),
+            "log": part("log", (seen.log, bool(seen.log_now)), lambda: tables.log(seen.log, seen.log_now)),
+            "log_now": part("log_now", seen.log_now, lambda: tables.log_now(seen.log_now)),
+            "host": part("host", status, lambda: view.host(seen)),
+        }
+
+    def _part(self, folder: Path, name: str, key: object, make: Callable[[], str]) -> str:
+        kept = self._drawn.get((folder, name))
+        if kept is None or kept[0] != key:
+            kept = self._drawn[folder, name] = (key, make())
+        return kept[1]
+
+
+def _of_table(seen: Seen) -> tuple[object, ...]:
+    """What the table of checkpoints shows beside the checkpoints: it must not change with every step."""
+    status = seen.status
+    if status is None:
+        return ()
+    room = status.host.disk_free_bytes >> 28 if status.host else 0  # quarters of a GiB
+    saves = status.saves
+    saving = (saves.next_bytes, saves.fits, (saves.next_in_steps or 0) // 10) if saves else None
+    may_go_back = seen.may_resume()
+    return status.checkpoints, room, saving, may_go_back, status.step if may_go_back else None, seen.folder_bytes
 
 
 Sent = dict[str, str]
 """What a page has been sent, as marks: the parts by their text, and what its user chose."""
+
+TICK_LETTERS = 9500
+"""So much is sent at one look; the rest waits for the next one. The first view, and another run, come whole."""
+
+_PASSING = re.compile(r"(?<=data-now=')[^']*|(?<=form='ago'>)[^<]*|(?<=form='until'>)[^<]*")
+"""What the page's script keeps up to date by itself: for that alone nothing need be sent."""
 
 
 def news(show: Show, sent: Sent) -> tuple[set[str], Sent]:
@@ -186,10 +192,27 @@ def news(show: Show, sent: Sent) -> tuple[set[str], Sent]:
 
     Names are those of the parts, and picker, auto_resume, stop and resume.
     """
-    marks = {part: f"{zlib.crc32(text.encode('utf-8', 'replace')):x}.{len(text)}" for part, text in show.parts.items()}
+    marks = {part: _mark(text) for part, text in show.parts.items()}
     marks["picker"] = repr((show.name, show.names))
     marks["auto_resume"] = f"{show.name} {show.auto_resume} {show.may_switch}"
     marks["stop"] = str(show.may_stop)
     marks["resume"] = str(show.may_resume)
-    changed = {name for name, mark in marks.items() if sent.get(name) != mark}
-    return changed, {**sent, **marks, "run": show.name or ""}
+    changed = [name for name, mark in marks.items() if sent.get(name) != mark]
+    whole = sent.get("run") != (show.name or "") or not sent.get("card")
+    waited = {name: int(sent.get(f"waits {name}", "0")) for name in changed}
+    letters = 0
+    now: set[str] = set()
+    for name in sorted(changed, key=lambda name: (name in PARTS, name != "card", -waited[name])):
+        letters += len(show.parts.get(name, "").encode())
+        if whole or not now or letters <= TICK_LETTERS:
+            now.add(name)
+        else:
+            letters -= len(show.parts[name].encode())
+    later = {f"waits {name}": str(waited[name] + 1) for name in changed if name not in now}
+    before = {name: mark for name, mark in sent.items() if not name.startswith("waits ")}
+    return now, {**before, **{name: marks[name] for name in now}, **later, "run": show.name or ""}
+
+
+def _mark(html: str) -> str:
+    lasting = _PASSING.sub("", html)
+    return f"{zlib.crc32(lasting.encode('utf-8', 'replace')):x}.{len(lasting)}"

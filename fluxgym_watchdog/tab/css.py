@@ -20,6 +20,11 @@ CSS = """
 #watchdog-controls .form{background:var(--block-background-fill,transparent)}
 #watchdog-controls button{min-height:42px}
 #watchdog-auto-resume{display:flex;flex-direction:column;justify-content:flex-end}
+#watchdog-plot-controls{justify-content:flex-end;align-items:center;gap:8px 20px}
+#watchdog-plot-controls>*{flex:0 0 auto!important;min-width:0!important;width:auto}
+#watchdog-plot-controls .form{background:none;border:0;box-shadow:none;flex:0 0 auto!important;min-width:0!important}
+#watchdog-log-scale label{font-size:13px;color:var(--wd-fg)}
+#watchdog-tab .wd-joined{gap:0}
 #watchdog-range .wrap{justify-content:flex-end;gap:6px}
 #watchdog-range label{padding:3px 10px;font-size:13px;box-shadow:none;background:none;color:var(--wd-fg);
 border:1px solid var(--wd-line)}
@@ -48,6 +53,12 @@ flex-wrap:wrap}
 #watchdog-tab .wd .wd-ok{color:var(--wd-ok)}#watchdog-tab .wd .wd-act{color:var(--wd-act)}
 #watchdog-tab .wd .wd-bad{color:var(--wd-bad)}#watchdog-tab .wd .wd-info{color:var(--wd-info)}
 #watchdog-tab .wd .wd-mut,#watchdog-tab .wd .wd-empty{color:var(--wd-mut);font-size:13px}
+#watchdog-tab .wd-unseen{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
+#watchdog-tab .wd-legend{display:flex;flex-wrap:wrap;gap:2px 16px;margin-top:10px}
+#watchdog-tab .wd-key.wd-faint{opacity:.4}
+#watchdog-tab .wd-key.wd-idle{height:0;background:none;border-top:2px dashed var(--wd-bad)}
+#watchdog-tab .wd-key.wd-dashed{height:0;background:none;border-top:2px dashed var(--wd-c1)}
+#watchdog-tab .wd-key.wd-tick{width:3px;height:12px;margin-bottom:-2px;background:currentColor}
 #watchdog-tab .wd-top{display:flex;gap:4px 18px;align-items:center;flex-wrap:wrap}
 #watchdog-tab .wd-pill{font-weight:700;white-space:nowrap}
 #watchdog-tab .wd-pill::before{content:"";display:inline-block;width:10px;height:10px;border-radius:50%;
@@ -75,7 +86,8 @@ color:var(--wd-fg);margin-bottom:3px;text-align:left}
 #watchdog-tab .wd-defs{position:absolute}
 #watchdog-tab .wd svg path{vector-effect:non-scaling-stroke;fill:none}
 #watchdog-tab .wd-grid{stroke:var(--wd-line);stroke-width:1}
-#watchdog-tab .wd-line{stroke-width:1.6;stroke-linejoin:round}#watchdog-tab .wd-faint{opacity:.4}
+#watchdog-tab .wd-line{stroke-width:1.6;stroke-linejoin:round}#watchdog-tab .wd-line.wd-faint{opacity:.4}
+#watchdog-tab .wd-line.wd-dashed{stroke-dasharray:5 4}
 #watchdog-tab .wd-threshold{stroke:var(--wd-bad);stroke-dasharray:5 5;opacity:.75}
 .wd-mark{fill:none;stroke:var(--wd-info);stroke-width:1.4;vector-effect:non-scaling-stroke}
 .wd-mark.wd-ok{stroke:var(--wd-ok)}.wd-mark.wd-act{stroke:var(--wd-act)}.wd-mark.wd-bad{stroke:var(--wd-bad)}
@@ -110,6 +122,26 @@ color:inherit;background:none;overflow-wrap:normal}
 text-decoration:underline}
 #watchdog-tab .wd-link:disabled{color:var(--wd-mut);cursor:not-allowed;text-decoration:none}
 #watchdog-tab .wd-link.wd-sure{color:var(--wd-bad);font-weight:700}
+#watchdog-tab .wd td .wd-link+.wd-link{margin-left:12px}
+#watchdog-tab .wd-button{border:1px solid var(--wd-mut);border-radius:var(--button-small-radius,4px);
+background:var(--wd-soft);color:var(--wd-fg);font:inherit;font-weight:600;padding:7px 14px;margin:2px 6px 2px 0;
+cursor:pointer;text-align:left}
+#watchdog-tab .wd-button:disabled{color:var(--wd-mut);cursor:not-allowed}
+#watchdog-tab .wd summary h3{display:inline;margin:0}
+#watchdog-tab .wd-box>details{margin:0;font-size:inherit}
+#watchdog-tab .wd-box>details h3:not(summary h3){margin-top:18px}
+#watchdog-tab .wd-settings{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(300px,100%),1fr));
+gap:14px 26px;margin-top:12px}
+#watchdog-tab .wd-settings>div{display:grid;grid-template-columns:1fr auto;gap:2px 10px;align-content:start}
+#watchdog-tab .wd-settings .wd-mut{grid-column:1/3}
+#watchdog-tab .wd-settings input,#watchdog-tab .wd-settings select{width:84px;padding:4px 8px;font:inherit;
+color:var(--wd-fg);background:var(--wd-box);border:1px solid var(--wd-mut);border-radius:4px;margin-right:4px}
+#watchdog-tab .wd-alerts{display:flex;flex-wrap:wrap;gap:6px 20px;align-items:center}
+#watchdog-tab .wd-alerts label{display:inline-flex;gap:7px;align-items:center;color:var(--wd-fg)}
+#watchdog-tab .wd-log-now{border-top:0!important;padding:6px 16px 12px!important}
+#watchdog-tab .wd-log-now pre{margin:0;padding:6px 10px;background:var(--background-fill-secondary,var(--wd-soft));
+border:0;color:var(--wd-fg);font:12px/1.5 ui-monospace,monospace;white-space:pre-wrap;overflow-wrap:anywhere}
+#watchdog-tab .wd-joined:has(.wd-log-now) #watchdog-log .wd-box{border-bottom:0;padding-bottom:0}
 #watchdog-tab .wd-log{display:flex;flex-direction:column-reverse;max-height:320px;overflow:auto;
 background:var(--background-fill-secondary,var(--wd-soft));padding:8px 10px}
 #watchdog-tab .wd-log pre{margin:0;padding:0;background:none;border:0;color:var(--wd-fg);

@@ -10,17 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fluxgym_watchdog import samples as sample_lines
-from fluxgym_watchdog.records import Sample
+from fluxgym_watchdog.records import CheckpointKind, RunState
 from fluxgym_watchdog.settings import Settings
-from fluxgym_watchdog.store import Store
+from fluxgym_watchdog.store import FOLDER, Store
+from fluxgym_watchdog.tab.history import SampleFile
 from fluxgym_watchdog.tab.seen import Seen, is_stale
 
 LOG_BYTES = 16 * 1024
+LOG_SHOWN = 7000
 LOG_LINES = 100
+"""At most so many lines of the log are shown, and together at most so many letters."""
 
-Signature = tuple[int, int, int]
-"""A file's inode, size and modification time: what has not changed need not be read again."""
+Signature = tuple[tuple[int, int, int] | None, ...]
+"""Each file's inode, size and modification time: what has not changed need not be read again."""
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
@@ -30,93 +32,85 @@ class Feed:
 
     def __init__(self, run_folder: Path) -> None:
         self.store = Store(run_folder)
-        self._kept: dict[str, tuple[Signature | None, Any]] = {}
-        self._samples = Samples(self.store.folder / "samples.csv")
+        self._kept: dict[str, tuple[Signature, Any]] = {}
+        self._samples = SampleFile(self.store.folder / "samples.csv")
 
     def look(self, settings: Settings, now: float | None = None) -> Seen:
         """What the run's folder says now."""
-        store = self.store
-        record, problem = self._unless_same(store.folder / "run.json", store.read_record)
+        store, folder = self.store, self.store.folder
+        record, problem = self._unless_same(store.read_record, folder / "run.json")
+        log, log_now = self._unless_same(lambda: log_tail(store.run_folder), store.run_folder / "training.log")
         seen = Seen(
             name=store.run_folder.name,
             record=record,
             problem=problem,
-            status=self._unless_same(store.folder / "status.json", store.read_status),
-            events=self._unless_same(store.folder / "events.jsonl", store.read_events),
-            samples=self._samples.read(),
-            requests=self._unless_same(store.folder / "requests", store.pending_requests),
-            log=self._unless_same(store.run_folder / "training.log", lambda: log_tail(store.run_folder)),
+            status=self._unless_same(store.read_status, folder / "status.json", folder / "checkpoints.json"),
+            events=self._unless_same(store.read_events, folder / "events.jsonl"),
+            history=self._samples.read(),
+            requests=self._unless_same(store.pending_requests, folder / "requests"),
+            log=log,
+            log_now=log_now,
         )
+        if seen.state is RunState.FINISHED:
+            states = sum(c.size_bytes for c in seen.checkpoints if c.kind is CheckpointKind.STATE)
+            files = self._unless_same(lambda: files_bytes(store.run_folder), store.run_folder, folder)
+            return replace(seen, folder_bytes=states + files)
         if is_stale(seen.state, seen.status, settings, time.time() if now is None else now):
             return replace(seen, stale=True, held=store.is_held())
         return seen
 
-    def _unless_same(self, path: Path, read: Callable[[], Any]) -> Any:
-        signature = _signature(path)
-        kept = self._kept.get(path.name)
+    def _unless_same(self, read: Callable[[], Any], *paths: Path) -> Any:
+        signature = tuple(_signature(path) for path in paths)
+        kept = self._kept.get(paths[0].name)
         if kept is None or kept[0] != signature:
-            kept = self._kept[path.name] = (signature, read())
+            kept = self._kept[paths[0].name] = (signature, read())
         return kept[1]
 
 
-class Samples:
-    """samples.csv, of which each look reads only the lines that are new; begins again when the file was replaced."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._found: list[Sample] = []
-        self._inode = 0
-        self._offset = 0
-        self._columns: list[str] = []
-
-    def read(self) -> list[Sample]:
-        """All samples, oldest first; lines that cannot be read are left out. The list is the same one every time."""
+def files_bytes(run_folder: Path) -> int:
+    """The size of the files in a run's folder, its samples and the watchdog's own; the states' folders left out."""
+    total = 0
+    for folder in (run_folder, run_folder / "sample", run_folder / FOLDER):
         try:
-            with self.path.open("rb") as file:
-                found = os.fstat(file.fileno())
-                if found.st_ino != self._inode or found.st_size < self._offset:
-                    self._found, self._columns, self._offset, self._inode = [], [], 0, found.st_ino
-                if found.st_size == self._offset:
-                    return self._found
-                file.seek(self._offset)
-                new = file.read()
+            with os.scandir(folder) as entries:
+                total += sum(entry.stat().st_size for entry in entries if entry.is_file())
         except OSError:
-            return []
-        whole = new[: new.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        for line in whole.decode("utf-8", "replace").split("\n")[:-1]:
-            if not self._columns:
-                self._columns = line.split(",")
-            elif (sample := sample_lines.parsed(self._columns, line)) is not None:
-                self._found.append(sample)
-        return self._found
+            continue  # not there, or gone meanwhile
+    return total
 
 
-def log_tail(run_folder: Path) -> list[str]:
-    """The last lines of training.log as a terminal would show them: of a redrawn bar only its newest drawing."""
+def log_tail(run_folder: Path) -> tuple[list[str], str]:
+    """The last lines of training.log as a terminal would show them, and the one that is not finished yet: of a
+    redrawn bar its newest drawing."""
     path = run_folder / "training.log"
     try:
         if not path.is_file():
-            return []
+            return [], ""
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - LOG_BYTES))
             text = file.read().decode("utf-8", "replace")
     except OSError:
-        return []
-    lines = []
-    for line in text.replace("\r\n", "\n").split("\n"):
-        drawings = [drawing for drawing in line.split("\r") if drawing.strip()]
-        # rich pads its columns to the width it was given: on a page that only breaks the lines.
-        lines.append(re.sub(r"(?<=\S) {3,}", "  ", _ESCAPES.sub("", drawings[-1])).rstrip() if drawings else "")
+        return [], ""
+    *lines, last = [_shown(line) for line in text.replace("\r\n", "\n").split("\n")]
     if size > LOG_BYTES:
         lines = lines[1:] or lines
     while lines and not lines[-1]:
         lines.pop()
-    return lines[-LOG_LINES:]
+    lines = lines[-LOG_LINES:]
+    while len(lines) > 1 and sum(map(len, lines)) > LOG_SHOWN:
+        lines.pop(0)
+    return lines, last
 
 
-def _signature(path: Path) -> Signature | None:
+def _shown(line: str) -> str:
+    drawings = [drawing for drawing in line.split("\r") if drawing.strip()]
+    # rich pads its columns to the width it was given: on a page that only breaks the lines.
+    text = re.sub(r"(?<=\S) {3,}", "  ", _ESCAPES.sub("", drawings[-1])).rstrip() if drawings else ""
+    return text if len(text) <= LOG_SHOWN else f"{text[:LOG_SHOWN]}…"
+
+
+def _signature(path: Path) -> tuple[int, int, int] | None:
     try:
         found = path.stat()
     except OSError:

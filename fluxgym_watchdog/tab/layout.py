@@ -6,13 +6,19 @@ have never shown the tab. The page's script clicks a hidden button instead, and 
 
 from __future__ import annotations
 
+import base64
+import itertools
+import json
 from typing import Any
 
 import gradio as gr
 
-from fluxgym_watchdog.tab.board import PARTS, SPANS, Board, Sent, news
+from fluxgym_watchdog.tab.board import SPANS, Board, Sent, news
 from fluxgym_watchdog.tab.css import CSS
-from fluxgym_watchdog.tab.script import CHOSEN_CHECKPOINT, PAGE_SCRIPT
+from fluxgym_watchdog.tab.requests import Answer
+from fluxgym_watchdog.tab.script import PAGE_SCRIPT, WISH
+from fluxgym_watchdog.tab.show import PARTS
+from fluxgym_watchdog.tab.words import escape
 
 _QUIET: dict[str, Any] = {"api_name": False, "show_progress": "hidden"}
 """No handler is an open endpoint, and none covers the page with a spinner."""
@@ -29,31 +35,43 @@ def lay_out(board: Board, root_block: Any) -> None:
             stop = gr.Button("Stop", elem_id="watchdog-stop", interactive=False, scale=0, min_width=110)
             resume = gr.Button("Resume", elem_id="watchdog-resume", interactive=False, scale=0, min_width=110)
         parts = {"card": _part("card")}
-        span = gr.Radio(
-            choices=list(SPANS),
-            value=next(iter(SPANS)),
-            label="Range of the plots",
-            show_label=False,
-            container=False,
-            elem_id="watchdog-range",
-        )
+        with gr.Row(elem_id="watchdog-plot-controls"):
+            log_scale = gr.Checkbox(
+                value=False,
+                label="Loss on a log scale",
+                elem_id="watchdog-log-scale",
+                container=False,
+                interactive=True,
+                min_width=150,
+            )
+            span = gr.Radio(
+                choices=list(SPANS),
+                value=next(iter(SPANS)),
+                label="Range of the plots",
+                show_label=False,
+                container=False,
+                elem_id="watchdog-range",
+            )
         parts |= {"gpu": _part("gpu"), "training": _part("training")}
         with gr.Row(elem_classes="wd-two"):
             with gr.Column(scale=4, min_width=300):
                 parts["timeline"] = _part("timeline")
             with gr.Column(scale=5, min_width=300):
                 parts["checkpoints"] = _part("checkpoints")
-        parts |= {"log": _part("log"), "host": _part("host")}
+        with gr.Column(elem_classes="wd-joined"):
+            parts |= {"log": _part("log"), "log_now": _part("log-now")}
+        parts |= {"settings": _part("settings"), "host": _part("host")}
         with gr.Row(elem_classes="wd-hidden"):
             look = gr.Button("Look", elem_id="watchdog-look")
-            back = gr.Button("Resume from the chosen checkpoint", elem_id="watchdog-resume-from")
-            checkpoint = gr.Textbox(label="Chosen checkpoint", elem_id="watchdog-chosen")
+            do = gr.Button("Do what was asked for", elem_id="watchdog-do")
+            wish = gr.Textbox(label="What was asked for", elem_id="watchdog-wish")
+            answered = gr.HTML("", elem_id="watchdog-answer")
             sent = gr.State({})
         gr.HTML(f"<style>{CSS}</style>", elem_classes="wd-hidden")
 
-    def see(picked: str | None, shown_span: str, before: Sent) -> tuple[Any, ...]:
+    def see(picked: str | None, shown_span: str, on_log_scale: bool, before: Sent) -> tuple[Any, ...]:
         by_user = bool(picked) and (picked != before.get("run") or "picked" in before)
-        show = board.show(picked or None, shown_span, follow=not by_user)
+        show = board.show(picked or None, shown_span, follow=not by_user, log_scale=on_log_scale)
         changed, after = news(show, before)
         if by_user:
             after["picked"] = "yes"
@@ -68,23 +86,26 @@ def lay_out(board: Board, root_block: Any) -> None:
         return (*sending, after)
 
     def ask_switch(picked: str | None, wanted: bool) -> Any:
-        problem = board.ask(picked, "switch", auto_resume=bool(wanted))
-        _say(problem)
-        return gr.update(value=not wanted) if problem else gr.skip()
+        answer = board.ask(picked, "switch", bool(wanted))
+        _say(answer)
+        return gr.update(value=not wanted) if answer.problem else gr.skip()
 
     def ask_stop(picked: str | None) -> None:
-        _say(board.ask(picked, "stop"), "Asked to stop.")
+        _say(board.ask(picked, "stop"))
 
     def ask_resume(picked: str | None) -> None:
-        _say(board.ask(picked, "resume"), "Asked to resume.")
+        _say(board.ask(picked, "resume"))
 
-    def ask_resume_from(picked: str | None, chosen: str) -> None:
-        _say(board.ask(picked, "resume", checkpoint=str(chosen)), "Asked to resume from the chosen state.")
+    def ask_what_was_chosen(picked: str | None, wished: str) -> str:
+        kind, value = _wish(wished)
+        answer = board.change_settings(value) if kind == "settings" else board.ask(picked, kind, value)
+        _say(answer)
+        return _answer(kind, answer)
 
     gr.on(
-        [look.click, picker.input, span.input],
+        [look.click, picker.input, span.input, log_scale.input],
         see,
-        [picker, span, sent],
+        [picker, span, log_scale, sent],
         [picker, switch, stop, resume, *(parts[part] for part in PARTS), sent],
         trigger_mode="always_last",
         **_QUIET,
@@ -92,20 +113,38 @@ def lay_out(board: Board, root_block: Any) -> None:
     switch.input(ask_switch, [picker, switch], [switch], **_QUIET)
     stop.click(ask_stop, [picker], None, **_QUIET)
     resume.click(ask_resume, [picker], None, **_QUIET)
-    back.click(ask_resume_from, [picker, checkpoint], None, js=CHOSEN_CHECKPOINT, **_QUIET)
+    do.click(ask_what_was_chosen, [picker, wish], [answered], js=WISH, **_QUIET)
     root_block.load(None, None, None, js=PAGE_SCRIPT, **_QUIET)
 
 
 _CONTROLS = ("picker", "auto_resume", "stop", "resume")
+_numbers = itertools.count(1)
+"""Each answer has a number of its own: the same answer twice is two answers."""
 
 
 def _part(name: str) -> Any:
-    waiting = '<section class="wd wd-box"><p class="wd-empty">Looking …</p></section>' if name == "card" else ""
+    waiting = "<section class='wd wd-box'><p class='wd-empty'>Looking …</p></section>" if name == "card" else ""
     return gr.HTML(waiting, elem_id=f"watchdog-{name}")
 
 
-def _say(problem: str, done: str = "") -> None:
-    if problem:
-        gr.Warning(problem)
-    elif done:
-        gr.Info(done)
+def _wish(wished: str) -> tuple[str, object]:
+    """What the page's script asks for: a word, and a value to compare with what there is."""
+    try:
+        kind, value = json.loads(wished)
+    except (TypeError, ValueError, RecursionError):
+        return "", None
+    return str(kind), value
+
+
+def _answer(kind: str, answer: Answer) -> str:
+    """The answer in a form that the page's script takes up; a file is saved by the browser, and never lies here."""
+    told = {"kind": kind, "problem": answer.problem, "name": answer.file_name}
+    told["file"] = base64.b64encode(answer.file).decode("ascii")
+    return f"<i data-number='{next(_numbers)}' data-answer='{escape(json.dumps(told))}'></i>"
+
+
+def _say(answer: Answer) -> None:
+    if answer.problem:
+        gr.Warning(escape(answer.problem))  # Gradio takes it for HTML, and it may name a hostile run
+    elif answer.done:
+        gr.Info(answer.done)

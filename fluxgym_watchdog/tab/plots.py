@@ -1,8 +1,9 @@
 """Samples and events → plots as inline SVG. Pure; the same on every Gradio.
 
-Coordinates are whole numbers, each relative to the one before: a line of 300 points costs about 1.3 KB. The marks of
-events are drawn once and used by every plot of a panel. The page's script reads values under the pointer back from the
-path and the figure's data attributes.
+Coordinates are whole numbers, each relative to the one before, and attributes stand in single quotes, which JSON need
+not escape: a line of 300 points costs about 1.3 KB. The marks of events are drawn once and used by every plot of a
+panel. The page's script fills the areas under the lines, and reads values under the pointer back from the path and the
+figure's data attributes.
 """
 
 from __future__ import annotations
@@ -12,15 +13,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from fluxgym_watchdog.records import Event, Sample, Status
+import numpy as np
+
+from fluxgym_watchdog.records import Event, Status
 from fluxgym_watchdog.tab import series
+from fluxgym_watchdog.tab.history import History
 from fluxgym_watchdog.tab.series import Point, Window
 from fluxgym_watchdog.tab.words import clock, escape, number
 
 WIDTH = 600
 HEIGHT = 100
-MARKS = 40
+MARKS = 24
 """At most so many events are marked, the newest."""
+MARK_TEXT = 90
+"""A mark's text is cut off there; the timeline has all of it."""
+LEAST_POINTS = 75
+"""Several GPUs share the points of a plot; each line keeps at least so many."""
 
 _GIB = 1024**3
 _COLOURS = 6
@@ -28,12 +36,12 @@ _COLOURS = 6
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a plot: its name, where it is drawn in unbroken pieces, and how."""
+    """One line of a plot: its name, where it is drawn in unbroken pieces, and how (`style`: '', 'faint', 'dashed')."""
 
     name: str
     pieces: list[list[Point]]
     colour: int
-    faint: bool = False
+    style: str = ""
     filled: bool = False
 
 
@@ -48,53 +56,59 @@ class Plot:
     high: float
     lines: tuple[Line, ...]
     threshold: float | None = None
+    logarithmic: bool = False
 
 
 def gpu_panel(
-    samples: Sequence[Sample], events: Sequence[Event], shown: Window, status: Status | None, idle_percent: float
+    history: History, events: Sequence[Event], shown: Window, status: Status | None, idle_percent: float
 ) -> str:
     """Utilisation with the line of `idle_percent`, memory, temperature and power, one line for each GPU."""
     simulated = status is not None and status.gpu_source == "simulated"
     note = (
-        '<p class="wd-note wd-act">Simulated GPU: these values are invented, for trying out.</p>' if simulated else ""
+        "<p class='wd-note wd-act'>Simulated GPU: these values are invented, for trying out.</p>" if simulated else ""
     )
-    unseen = status is not None and status.gpu_source == "none" and (bool(samples) and samples[-1].gpu < 0)
+    unseen = status is not None and status.gpu_source == "none" and (history.newest("gpu") or 0) < 0
     if status is not None and (unseen or status.gpu_problem):
         why = status.gpu_problem.rstrip(".")
         text = f"No NVIDIA GPU can be read{': ' if why else ''}{why}. Progress is judged by the log alone."
-        note = f'<p class="wd-note wd-act">{escape(text)}</p>'
-    seen = [s for s in series.within(samples, shown) if s.gpu >= 0]
-    indexes = sorted({s.gpu for s in seen})
-    if not indexes:
-        empty = "" if note else '<p class="wd-empty">Nothing was measured in this time.</p>'
+        note = f"<p class='wd-note wd-act'>{escape(text)}</p>"
+    seen = history.since(shown.start)
+    of_gpu = {int(i): seen.of_gpu(i) for i in sorted(set(seen.column("gpu").tolist())) if i >= 0}
+    if not of_gpu:
+        empty = "" if note else "<p class='wd-empty'>Nothing was measured in this time.</p>"
         return _panel("GPU", shown, note + empty, "", "")
-    of_gpu = {index: [s for s in seen if s.gpu == index] for index in indexes}
-    gap_s = series.GAP_TICKS * max(series.interval_s([s.at for s in found]) for found in of_gpu.values())
-    newest = {index: found[-1] for index, found in of_gpu.items()}
-    mark = ", simulated" if simulated else ""
+    one = len(of_gpu) == 1
+    gap_s = series.GAP_TICKS * max(series.interval_s(found.column("at")) for found in of_gpu.values())
+    points = max(LEAST_POINTS, series.POINTS // len(of_gpu))
 
-    def lines(value: str, colour: int, scale: float = 1.0, filled: bool = True) -> tuple[Line, ...]:
-        return tuple(
-            Line(
-                f"GPU {index}",
-                series.thin(series.segments(((s.at, _times(getattr(s, value), scale)) for s in found), gap_s), shown),
-                colour if len(indexes) == 1 else index % _COLOURS,
-                filled=filled and len(indexes) == 1,
-            )
-            for index, found in of_gpu.items()
-        )
+    def lines(
+        value: str, colour: int, scale: float = 1.0, *, filled: bool = True, name: str = "", style: str = ""
+    ) -> tuple[Line, ...]:
+        drawn = []
+        for index, found in of_gpu.items():
+            pieces = series.lines(found.column("at"), found.column(value) * scale, shown, gap_s, points)
+            title = (f"GPU {index}, {name}" if name else f"GPU {index}") if not one else name or f"GPU {index}"
+            drawn.append(Line(title, pieces, colour if one else index % _COLOURS, style, filled and one))
+        return tuple(drawn)
 
     def now(value: str, scale: float = 1.0, of: str = "", unit: str = "", digits: int = 0) -> str:
         each = []
-        for index, sample in newest.items():
-            text = number(_times(getattr(sample, value), scale), digits)
-            limit = _times(getattr(sample, of), scale) if of else None
+        for index, found in of_gpu.items():
+            text = number(_times(found.newest(value), scale), digits)
+            limit = _times(found.newest(of), scale) if of else None
             text += f" of {number(limit, 2)} {unit}" if limit else f" {unit}"
-            each.append(text if len(indexes) == 1 else f"{index}: {text}")
+            each.append(text if one else f"{index}: {text}")
         return " · ".join(each)
 
-    totals = [(s.memory_total_bytes or s.memory_used_bytes or 0) / _GIB for s in newest.values()]
-    limits = [s.power_limit_w or _nice(max((p.power_w or 0) for p in of_gpu[i])) for i, s in newest.items()]
+    totals, limits = [1.0], [1.0]
+    for found in of_gpu.values():
+        totals.append((found.newest("memory_total_bytes") or found.newest("memory_used_bytes") or 0) / _GIB)
+        most = float(np.nanmax(found.column("power_w"), initial=0))
+        limits.append(found.newest("power_limit_w") or _nice(most))
+    memory = lines("memory_used_bytes", 1, 1 / _GIB, name="in use")
+    of_run = lines("memory_run_bytes", 1, 1 / _GIB, filled=False, name="this run", style="dashed")
+    of_run = tuple(line for line in of_run if line.pieces)
+    mark = ", simulated" if simulated else ""
     plots = [
         Plot(
             f"GPU utilisation{mark}",
@@ -110,8 +124,8 @@ def gpu_panel(
             now("memory_used_bytes", 1 / _GIB, "memory_total_bytes", "GiB", digits=3),
             "GiB",
             0,
-            max(totals) or 1,
-            lines("memory_used_bytes", 1, 1 / _GIB),
+            max(totals),
+            (*memory, *of_run),
         ),
         Plot(
             f"Temperature{mark}",
@@ -121,46 +135,59 @@ def gpu_panel(
             100,
             lines("temperature_c", 2, filled=False),
         ),
-        Plot(f"Power{mark}", now("power_w", 1, "power_limit_w", "W"), "W", 0, max([*limits, 1]), lines("power_w", 3)),
+        Plot(f"Power{mark}", now("power_w", 1, "power_limit_w", "W"), "W", 0, max(limits), lines("power_w", 3)),
     ]
-    title = _names(indexes, status)
+    title = _names(list(of_gpu), status)
     title += "" if "simulated" in title else mark
-    return _panel(title, shown, note, _marks("gpu", events, shown), _figures("gpu", plots, shown))
+    legend = [f"<span><i class='wd-key wd-idle'></i>idle under {idle_percent:g} %</span>"]
+    if of_run:
+        legend.append("<span><i class='wd-key wd-dashed'></i>memory of this run alone</span>")
+    marks = _Marks(events, shown)
+    return _panel(title, shown, note, marks.drawn("gpu") + _figures("gpu", plots, shown), marks.legend(legend))
 
 
-def training_panel(samples: Sequence[Sample], events: Sequence[Event], shown: Window) -> str:
+def training_panel(history: History, events: Sequence[Event], shown: Window, *, log_scale: bool = False) -> str:
     """Loss, raw and smoothed with outliers clipped, and seconds per step."""
-    seen = series.ticks(series.within(samples, shown))
-    gap_s = series.GAP_TICKS * series.interval_s([s.at for s in seen])
-    raw = series.segments(((s.at, s.loss) for s in seen), gap_s)
-    paces = series.seconds_per_step(seen)
-    pace_gap_s = max(gap_s, series.GAP_TICKS * series.interval_s([at for at, _ in paces]))
-    per_step = series.segments(paces, pace_gap_s)
-    plots = []
+    seen = history.since(shown.start).ticks()
+    at = seen.column("at")
+    gap_s = series.GAP_TICKS * series.interval_s(at)
+    loss = seen.column("loss")
+    raw = series.lines(at, loss, shown, gap_s)
+    paced_at, paces = series.seconds_per_step(seen)
+    per_step = series.lines(paced_at, paces, shown, max(gap_s, series.GAP_TICKS * series.interval_s(paced_at)))
+    plots, legend = [], []
     if raw:
-        low, high = _axis([value for line in raw for _, value in line])
-        last = seen[-1].loss
-        lines: tuple[Line, ...] = (
-            Line("loss", series.thin(raw, shown), 4, faint=True),
-            Line("smoothed", series.thin(series.smooth(raw), shown), 4),
-        )
-        plots.append(Plot("Loss", number(raw[-1][-1][1] if last is None else last), "", low, high, lines))
+        values = [value for piece in raw for _, value in piece]
+        logarithmic = log_scale and min(values) > 0
+        low, high = _axis(values, logarithmic=logarithmic)
+        lines: tuple[Line, ...] = (Line("loss", raw, 4, "faint"), Line("smoothed", series.smooth(raw), 4))
+        title = "Loss, log scale" if logarithmic else "Loss"
+        plots.append(Plot(title, number(seen.newest("loss")), "", low, high, lines, logarithmic=logarithmic))
+        legend = [
+            "<span><i class='wd-key wd-c4 wd-faint'></i>as logged</span>",
+            "<span><i class='wd-key wd-c4'></i>smoothed</span>",
+        ]
+        if max(values) > high or min(values) < low:
+            legend.append("<span>Outliers lie beyond the edge.</span>")
     if per_step:
-        values = [value for line in per_step for _, value in line]
+        values = [value for piece in per_step for _, value in piece]
         middle = sorted(values)[len(values) // 2]
         around = [0.7 * middle, 1.3 * middle] * (1 + len(values) // 50)  # a steady pace is a level line, not noise
         low, high = _axis(values + around)
-        lines = (Line("per step", series.thin(per_step, shown), 5),)
+        lines = (Line("per step", per_step, 5),)
         plots.append(Plot("Seconds per step", f"{number(values[-1])} s", "s", max(0.0, low), high, lines))
     if not plots:
-        return _panel("Training", shown, '<p class="wd-empty">No steps in this time.</p>', "", "")
-    return _panel("Training", shown, "", _marks("training", events, shown), _figures("training", plots, shown))
+        return _panel("Training", shown, "<p class='wd-empty'>No steps in this time.</p>", "", "")
+    marks = _Marks(events, shown)
+    return _panel(
+        "Training", shown, "", marks.drawn("training") + _figures("training", plots, shown), marks.legend(legend)
+    )
 
 
-def _panel(title: str, shown: Window, note: str, marks: str, figures: str) -> str:
-    times = f'<span class="wd-mut">{clock(shown.start)} to {clock(shown.end)}</span>' if figures else ""
-    charts = f'<div class="wd-charts">{marks}{figures}</div>' if figures else ""
-    return f'<section class="wd wd-box"><h3>{title}{times}</h3>{note}{charts}</section>'
+def _panel(title: str, shown: Window, note: str, figures: str, legend: str) -> str:
+    times = f"<span class='wd-mut'>{clock(shown.start)} to {clock(shown.end)}</span>" if figures else ""
+    charts = f"<div class='wd-charts'>{figures}</div>{legend}" if figures else ""
+    return f"<section class='wd wd-box'><h3>{title}{times}</h3>{note}{charts}</section>"
 
 
 def _figures(panel: str, plots: list[Plot], shown: Window) -> str:
@@ -170,35 +197,31 @@ def _figures(panel: str, plots: list[Plot], shown: Window) -> str:
 def _figure(panel: str, plot: Plot, shown: Window) -> str:
     drawn = []
     for line in plot.lines:
-        paths = [_path(piece, plot, shown) for piece in line.pieces]
-        colour = f"wd-c{line.colour}"
-        if line.filled:
-            area = "".join(f"{path}V{HEIGHT}H{start}Z" for path, start in paths)
-            drawn.append(f'<path class="wd-area {colour}" d="{area}"/>')
-        faint = " wd-faint" if line.faint else ""
-        d = "".join(path for path, _ in paths)
-        drawn.append(f'<path class="wd-line {colour}{faint}" data-name="{escape(line.name)}" d="{d}"/>')
+        style = f" wd-{line.style}" if line.style else ""
+        filled = " data-fill=''" if line.filled else ""
+        d = "".join(_path(piece, plot, shown) for piece in line.pieces)
+        drawn.append(
+            f"<path class='wd-line wd-c{line.colour}{style}' data-name='{escape(line.name)}'{filled} d='{d}'/>"
+        )
     threshold = ""
     if plot.threshold is not None:
-        y = _y(plot.threshold, plot)
-        threshold = (
-            f'<path class="wd-threshold" d="M0 {y}H{WIDTH}"><title>idle under {plot.threshold:g} %</title></path>'
-        )
+        threshold = f"<path class='wd-threshold' d='M0 {_y(plot.threshold, plot)}H{WIDTH}'/>"
     label = escape(f"{plot.title}, now {plot.now}")
+    scale = " data-log=''" if plot.logarithmic else ""
     return (
-        f'<figure class="wd-figure" data-from="{shown.start:.0f}" data-to="{shown.end:.0f}" data-low="{plot.low:.6g}" '
-        f'data-high="{plot.high:.6g}" data-unit="{escape(plot.unit)}">'
+        f"<figure class='wd-figure' data-from='{shown.start:.0f}' data-to='{shown.end:.0f}' data-low='{plot.low:.6g}' "
+        f"data-high='{plot.high:.6g}' data-unit='{escape(plot.unit)}'{scale}>"
         f"<figcaption><b>{escape(plot.title)}</b><span>{escape(plot.now)}</span></figcaption>"
-        f'<div class="wd-axis" aria-hidden="true"><i>{plot.high:.4g} {escape(plot.unit)}</i><i>{plot.low:.4g}</i></div>'
-        f'<svg class="wd-plot" viewBox="0 -3 {WIDTH} {HEIGHT + 4}" preserveAspectRatio="none" role="img" '
-        f'aria-label="{label}"><path class="wd-grid" d="M0 0H{WIDTH}M0 {HEIGHT // 2}H{WIDTH}M0 {HEIGHT}H{WIDTH}"/>'
-        f'{"".join(drawn)}{threshold}<use href="#wd-marks-{panel}"/></svg></figure>'
+        f"<div class='wd-axis' aria-hidden='true'><i>{plot.high:.4g} {escape(plot.unit)}</i><i>{plot.low:.4g}</i></div>"
+        f"<svg class='wd-plot' viewBox='0 -3 {WIDTH} {HEIGHT + 4}' preserveAspectRatio='none' role='img' "
+        f"aria-label='{label}'><path class='wd-grid' d='M0 0H{WIDTH}M0 {HEIGHT // 2}H{WIDTH}M0 {HEIGHT}H{WIDTH}'/>"
+        f"{''.join(drawn)}{threshold}<use href='#wd-marks-{panel}'/></svg></figure>"
     )
 
 
-def _path(piece: list[Point], plot: Plot, shown: Window) -> tuple[str, int]:
-    """A path of whole, relative coordinates, and the x it begins at; points on the way of a straight line are left
-    out. A lonely point becomes a short dash."""
+def _path(piece: list[Point], plot: Plot, shown: Window) -> str:
+    """A path of whole, relative coordinates; points on the way of a level line are left out. A lonely point becomes a
+    short dash."""
     scale = WIDTH / (shown.end - shown.start)
     corners: list[tuple[int, int]] = []
     for at, value in piece:
@@ -210,43 +233,68 @@ def _path(piece: list[Point], plot: Plot, shown: Window) -> tuple[str, int]:
         corners.append(point)
     if len(corners) == 1:
         corners.append((corners[0][0] + 1, corners[0][1]))
-    steps = []
+    steps: list[str] = []
     for (x0, y0), (x1, y1) in pairwise(corners):
-        dy = str(y1 - y0)
-        steps.append(f"{x1 - x0}{'' if dy.startswith('-') else ' '}{dy}")
-    return f"M{corners[0][0]} {corners[0][1]}l{' '.join(steps)}", corners[0][0]
+        dx, dy = str(x1 - x0), str(y1 - y0)
+        steps.append(f"{'' if dx.startswith('-') or not steps else ' '}{dx}{'' if dy.startswith('-') else ' '}{dy}")
+    return f"M{corners[0][0]} {corners[0][1]}l{''.join(steps)}"
 
 
 def _y(value: float, plot: Plot) -> int:
-    share = (value - plot.low) / (plot.high - plot.low)
+    low, high = plot.low, plot.high
+    if plot.logarithmic:
+        low, high, value = math.log10(low), math.log10(high), math.log10(max(value, low))
+    share = (value - low) / (high - low)
     return round(HEIGHT * (1 - min(1.0, max(0.0, share))))
 
 
-def _marks(panel: str, events: Sequence[Event], shown: Window) -> str:
-    """The events of the window as one group, which every plot of the panel uses."""
-    drawn = []
-    marked = [e for e in events if shown.start <= e.at <= shown.end and e.tone != "info" and e.kind != "checkpoint"]
-    for event in marked[-MARKS:]:
-        x = round((event.at - shown.start) / (shown.end - shown.start) * WIDTH)
-        tone = event.tone if event.tone in ("ok", "act", "bad") else "info"
-        text = event.text if len(event.text) <= 120 else event.text[:119] + "…"
-        drawn.append(
-            f'<path class="wd-mark wd-{tone}" data-x="{x}" d="M{x} 0V{HEIGHT}"><title>{escape(text)}</title></path>'
-        )
-    group = f'<g id="wd-marks-{panel}">{"".join(drawn)}</g>'
-    return f'<svg class="wd-defs" width="0" height="0" aria-hidden="true"><defs>{group}</defs></svg>'
+class _Marks:
+    """The events of the window that are marked: troubles, what was done about them, and that it goes on."""
+
+    _MEANINGS = (("bad", "trouble"), ("act", "the watchdog acts or warns"), ("ok", "it goes on"))
+
+    def __init__(self, events: Sequence[Event], shown: Window) -> None:
+        marked = [e for e in events if shown.start <= e.at <= shown.end and e.kind != "checkpoint"]
+        self._events = [e for e in marked if e.tone in dict(self._MEANINGS)][-MARKS:]
+        self._shown = shown
+
+    def drawn(self, panel: str) -> str:
+        """One group, which every plot of the panel uses."""
+        marks = []
+        for event in self._events:
+            x = round((event.at - self._shown.start) / (self._shown.end - self._shown.start) * WIDTH)
+            text = event.text if len(event.text) <= MARK_TEXT else event.text[: MARK_TEXT - 1] + "…"
+            marks.append(
+                f"<path class='wd-mark wd-{event.tone}' data-x='{x}' d='M{x} 0V{HEIGHT}m-3-{HEIGHT + 3}h6l-3 6z'>"
+                f"<title>{escape(text)}</title></path>"
+            )
+        group = f"<g id='wd-marks-{panel}'>{''.join(marks)}</g>"
+        return f"<svg class='wd-defs' width='0' height='0' aria-hidden='true'><defs>{group}</defs></svg>"
+
+    def legend(self, others: Sequence[str]) -> str:
+        """What the lines and the marks that are drawn mean."""
+        tones = {e.tone for e in self._events}
+        keys = [
+            f"<span><i class='wd-key wd-tick wd-{tone}'></i>{meaning}</span>"
+            for tone, meaning in self._MEANINGS
+            if tone in tones
+        ]
+        return f"<p class='wd-legend wd-mut'>{''.join([*others, *keys])}</p>"
 
 
 def _names(indexes: list[int], status: Status | None) -> str:
     names = {gpu.index: f" · {escape(gpu.name)}" for gpu in status.gpus if gpu.name} if status else {}
-    keys = {i: f'<i class="wd-key wd-c{i % _COLOURS}"></i>' for i in indexes} if len(indexes) > 1 else {}
+    keys = {i: f"<i class='wd-key wd-c{i % _COLOURS}'></i>" for i in indexes} if len(indexes) > 1 else {}
     return ", ".join(f"{keys.get(i, '')}GPU {i}{names.get(i, '')}" for i in indexes)
 
 
-def _axis(values: list[float]) -> tuple[float, float]:
+def _axis(values: list[float], *, logarithmic: bool = False) -> tuple[float, float]:
     """The ends of an axis: round numbers around all but the outermost hundredth on either side."""
     ordered = sorted(values)
     low, high = ordered[len(ordered) // 100], ordered[-1 - len(ordered) // 100]
+    if logarithmic:
+        low, high = 1 / _nice(1 / low), _nice(high)
+        return (low, high) if low < high else (low / 2, high * 2)
     if high <= low:
         return low - abs(low or 1) / 10, low + abs(low or 1) / 10
     step = _nice((high - low) / 4)

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fluxgym_watchdog.records import LIVE_STATES, Event, RunRecord, RunState, Sample, Status
+from fluxgym_watchdog.records import LIVE_STATES, Checkpoint, CheckpointKind, Event, RunRecord, RunState, Status
 from fluxgym_watchdog.settings import Settings
+from fluxgym_watchdog.tab.history import EMPTY, History
 
 STALE_TICKS = 3
 STALE_LEAST_S = 20.0
@@ -21,7 +22,8 @@ class Seen:
     """Everything that was read of one run.
 
     `stale`: it should be watched and has not been looked at for too long; `held`: somebody holds its lock all the same
-    (looked up only where it is stale).
+    (looked up only where it is stale). `log` is what training.log ends with, `log_now` its unfinished last line.
+    `folder_bytes` is the size of the run's folder (looked up only where it has finished).
     """
 
     name: str
@@ -29,9 +31,11 @@ class Seen:
     problem: str = ""
     status: Status | None = None
     events: Sequence[Event] = ()
-    samples: Sequence[Sample] = ()
+    history: History = EMPTY
     requests: Sequence[Mapping[str, Any]] = ()
     log: Sequence[str] = ()
+    log_now: str = ""
+    folder_bytes: int | None = None
     stale: bool = False
     held: bool = False
 
@@ -55,6 +59,37 @@ class Seen:
             return bool(asked.get("auto_resume"))
         return self.record.auto_resume if self.record else settings.auto_resume
 
+    @property
+    def checkpoints(self) -> Sequence[Checkpoint]:
+        """The checkpoints that the last tick saw."""
+        return self.status.checkpoints if self.status else ()
+
+    def resumable(self, checkpoint: Checkpoint) -> bool:
+        """Whether the training can be sent back to this checkpoint."""
+        quarantined = self.record is not None and checkpoint.stamp in self.record.quarantined
+        return checkpoint.kind is CheckpointKind.STATE and checkpoint.sound and not checkpoint.final and not quarantined
+
+    def deletable(self) -> list[Checkpoint]:
+        """The states that nothing needs, the newest first: all of a finished run.
+
+        Else all but the newest that a restart would use. While somebody supervises the run only those older than that
+        one, and not the one that this attempt began from: what is newer may be being written, what it began from read.
+        """
+        states = sorted((c for c in self.checkpoints if c.kind is CheckpointKind.STATE), key=lambda c: -c.saved_at)
+        asked = {stamp for request in self.requests for stamp in _stamps(request)}
+        states = [c for c in states if c.stamp not in asked]
+        if self.state is RunState.FINISHED:
+            return states
+        kept = next((c for c in states if self.resumable(c) and not c.aside), None)
+        if self.live and kept is None:
+            return []
+        begun = self.record.attempt.resumed_from if self.record and self.record.attempt else None
+        return [
+            c
+            for c in states
+            if c is not kept and not (self.live and (c.stamp == begun or (kept and c.saved_at >= kept.saved_at)))
+        ]
+
     def may_stop(self) -> bool:
         """Whether Stop would do anything."""
         return self.live and not self.pending("stop")
@@ -68,3 +103,12 @@ def is_stale(state: RunState, status: Status | None, settings: Settings, now: fl
     """Whether a run that should be watched has not been looked at for too long."""
     limit_s = max(STALE_LEAST_S, STALE_TICKS * settings.check_interval)
     return state in LIVE_STATES and (status is None or now - status.at > limit_s)
+
+
+def _stamps(request: Mapping[str, Any]) -> Sequence[str]:
+    stamps = request.get("checkpoints")
+    return (
+        [s for s in stamps if isinstance(s, str)]
+        if request.get("kind") == "delete" and isinstance(stamps, list)
+        else []
+    )

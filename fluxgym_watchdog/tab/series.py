@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from bisect import bisect_left
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from fluxgym_watchdog.records import Sample
+import numpy as np
+
+from fluxgym_watchdog.tab.history import History, Numbers
 
 Point = tuple[float, float]
 """A time in seconds since the epoch and a value."""
@@ -34,9 +34,9 @@ class Window:
         return (self.end - self.start) / (POINTS // 2)
 
 
-def window(samples: Sequence[Sample], span_s: float | None, end: float) -> Window:
+def window(history: History, span_s: float | None, end: float) -> Window:
     """The newest `span_s` seconds before `end`; everything there is where that is less, or where it is None."""
-    elapsed_s = max(60.0, end - samples[0].at) if samples else 60.0
+    elapsed_s = max(60.0, end - float(history.column("at")[0])) if len(history) else 60.0
     if span_s is None or elapsed_s < span_s / 2:
         step_s = 2.0 ** math.ceil(math.log2(elapsed_s / 16))  # grows in steps, or every look would shift every point
         span_s = math.ceil(elapsed_s * 1.01 / step_s) * step_s
@@ -45,123 +45,113 @@ def window(samples: Sequence[Sample], span_s: float | None, end: float) -> Windo
     return Window(aligned - span_s, aligned)
 
 
-def within(samples: Sequence[Sample], shown: Window) -> Sequence[Sample]:
-    """The samples of a window; samples are in the order of time."""
-    return samples[bisect_left(samples, shown.start, key=lambda s: s.at) :]
-
-
-def ticks(samples: Sequence[Sample]) -> list[Sample]:
-    """One sample for each tick: with several GPUs each tick has several, which say the same of the training."""
-    found: list[Sample] = []
-    for sample in samples:
-        if not found or sample.at > found[-1].at:
-            found.append(sample)
-    return found
-
-
-def interval_s(times: Sequence[float], default: float = 2.0) -> float:
+def interval_s(at: Numbers, default: float = 2.0) -> float:
     """The usual time between two points: the median over the newest 500."""
-    recent = times[-500:]
-    return statistics.median(b - a for a, b in pairwise(recent)) if len(recent) > 1 else default
+    return float(np.median(np.diff(at[-500:]))) if len(at) > 1 else default
 
 
-def segments(points: Iterable[tuple[float, float | None]], gap_s: float) -> list[list[Point]]:
-    """The points as unbroken lines: a missing value, a NaN or a silence of more than `gap_s` ends a line."""
-    found: list[list[Point]] = []
-    line: list[Point] = []
-    for at, value in points:
-        usable = value is not None and math.isfinite(value)
-        if line and (not usable or at - line[-1][0] > gap_s):
-            found.append(line)
-            line = []
-        if usable and value is not None:
-            line.append((at, value))
-    if line:
-        found.append(line)
-    return found
+def lines(at: Numbers, values: Numbers, shown: Window, gap_s: float, points: int = POINTS) -> list[list[Point]]:
+    """The values as unbroken lines of at most about `points` points, all together.
+
+    What is not known, and a silence of more than `gap_s`, ends a line. Of each bucket of time only the lowest and the
+    highest value are kept, in the order in which they came, so that spikes survive.
+    """
+    known = np.flatnonzero(np.isfinite(values))
+    if not len(known):
+        return []
+    at, values = at[known], values[known]
+    breaks = (np.diff(known) > 1) | (np.diff(at) > gap_s)
+    if len(at) > points:
+        buckets = np.floor((at - shown.start) / (shown.bucket_s * POINTS / points))
+        begins = np.flatnonzero(np.append(True, breaks | (np.diff(buckets) != 0)))
+        ends: Numbers = np.append(begins[1:], len(at)) - 1
+        low, high = np.minimum.reduceat(values, begins), np.maximum.reduceat(values, begins)
+        rising, two = values[ends] >= values[begins], high > low
+        kept = _pairs(True, two)  # a bucket whose values are all the same gives one point
+        breaks = _pairs(~two & np.append(breaks, True)[ends], np.append(breaks, True)[ends])[kept][:-1]
+        at = _pairs(at[begins], at[ends])[kept]
+        values = _pairs(np.where(rising, low, high), np.where(rising, high, low))[kept]
+    found = list(zip(at.tolist(), values.tolist(), strict=True))
+    edges = [0, *(np.flatnonzero(breaks) + 1).tolist(), len(found)]
+    return [found[a:b] for a, b in pairwise(edges)]
 
 
-def thin(lines: list[list[Point]], shown: Window) -> list[list[Point]]:
-    """At most two points a bucket, its lowest and its highest in the order they came, so that spikes survive."""
-    bucket_s = shown.bucket_s
-    if not bucket_s or sum(map(len, lines)) <= POINTS:
-        return lines
-    found = []
-    for line in lines:
-        kept: list[Point] = []
-        bucket: list[Point] = []
-        number = None
-        for point in line:
-            if (here := int((point[0] - shown.start) / bucket_s)) != number:
-                kept += _extremes(bucket)
-                bucket, number = [], here
-            bucket.append(point)
-        found.append(kept + _extremes(bucket))
-    return found
-
-
-def smooth(lines: list[list[Point]], weight: float = 0.1) -> list[list[Point]]:
+def smooth(found: list[list[Point]], weight: float = 0.1) -> list[list[Point]]:
     """Each line's exponential moving average; across a gap it goes on from where it was."""
-    found = []
+    smoothed = []
     mean: float | None = None
-    for line in lines:
-        smoothed = []
+    for line in found:
+        points = []
         for at, value in line:
             mean = value if mean is None else mean + weight * (value - mean)
-            smoothed.append((at, mean))
-        found.append(smoothed)
+            points.append((at, mean))
+        smoothed.append(points)
+    return smoothed
+
+
+def climbs(history: History) -> list[tuple[Numbers, Numbers]]:
+    """The times at which the step count rose and the step then reached, a pair for each stretch without a fall.
+
+    A fall is a resume. The first rise of a stretch is left out: its time is when the look came, not the step.
+    """
+    ticks = history.ticks()
+    at, step = ticks.column("at"), ticks.column("step")
+    at, step = at[step > 0], step[step > 0]
+    found = []
+    for part in np.split(np.arange(len(step)), np.flatnonzero(np.diff(step) < 0) + 1):
+        rises = part[1:][np.diff(step[part]) > 0]
+        if len(rises):
+            found.append((at[rises], step[rises]))
     return found
 
 
-def seconds_per_step(samples: Sequence[Sample], over: int = 20) -> list[tuple[float, float | None]]:
-    """Seconds per step over time, each over the newest `over` rises of the step count: a tick is too coarse for one
-    step. A step count that falls (a resume) begins anew after a None, which is a gap."""
-    found: list[tuple[float, float | None]] = []
-    rises: list[tuple[float, int]] = []
-    for sample in samples:
-        if rises and sample.step < rises[-1][1]:
-            found.append((sample.at, None))
-            rises = []
-        if sample.step and (not rises or sample.step > rises[-1][1]):
-            rises.append((sample.at, sample.step))
-            if len(rises) > 2:
-                (t0, s0), (t1, s1) = rises[max(1, len(rises) - 1 - over)], rises[-1]
-                found.append((t1, (t1 - t0) / (s1 - s0)))
-    return found
+def seconds_per_step(history: History, over: int = 20) -> tuple[Numbers, Numbers]:
+    """Times and seconds per step, each over the newest `over` rises of the step count: a tick is too coarse for one
+    step. A step count that falls (a resume) begins anew after a NaN, which is a gap."""
+    times, paces = [np.empty(0)], [np.empty(0)]
+    for at, step in climbs(history):
+        here = np.arange(1, len(at))
+        before = np.maximum(0, here - over)
+        times += [at[here], at[-1:]]
+        paces += [(at[here] - at[before]) / (step[here] - step[before]), np.array([np.nan])]
+    return np.concatenate(times), np.concatenate(paces)
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds per step of late: the median, and between which values half of the time lay."""
+    """Seconds per step of late: the median and between which values half of the time lay, without the pauses for
+    saving and sampling; and what those add to each step on average."""
 
     median_s: float
     low_s: float
     high_s: float
+    pauses_s: float = 0.0
 
 
-def pace(samples: Sequence[Sample], newest: int = 2000, parts: int = 9) -> Pace | None:
-    """The pace over the newest samples, saving and sampling pauses counted in; None before ten steps were seen.
+PAUSE_FACTOR = 5.0
+"""A step that takes so many times the usual was not a step: the trainer saved or drew samples before it."""
 
-    The steps seen since the last resume are cut into parts of equal count; each part's mean is one vote.
+
+def pace(history: History, newest: int = 2000, parts: int = 9) -> Pace | None:
+    """The pace over the newest samples since the last resume, or before it where since then too little was seen.
+
+    None before ten steps were seen. The steps are cut into parts of equal count; each part's mean is one vote: a tick
+    is too coarse for one step.
     """
-    rises: list[tuple[float, int]] = []
-    for sample in ticks(samples[-newest:]):
-        if rises and sample.step < rises[-1][1]:
-            rises = []
-        if sample.step and (not rises or sample.step > rises[-1][1]):
-            rises.append((sample.at, sample.step))
-    rises = rises[1:]  # the first rise's time is when we began to look, not when the step was made
-    if len(rises) < 5 or rises[-1][1] - rises[0][1] < 10:
-        return None
-    parts = min(parts, len(rises) - 1)
-    edges = [rises[round(i * (len(rises) - 1) / parts)] for i in range(parts + 1)]
-    means = sorted((b[0] - a[0]) / (b[1] - a[1]) for a, b in pairwise(edges))
-    return Pace(statistics.median(means), means[len(means) // 4], means[-1 - len(means) // 4])
+    for at, step in reversed(climbs(History(history.rows[-newest:]))):
+        if len(at) < 5 or step[-1] - step[0] < 10:
+            continue
+        gaps = np.diff(at)
+        usual = float(np.median(gaps))
+        extra = np.where(gaps > PAUSE_FACTOR * usual, gaps - usual, 0.0)
+        worked = at - np.append(0.0, np.cumsum(extra))
+        edges = np.rint(np.linspace(0, len(at) - 1, 1 + min(parts, len(at) - 1))).astype(int)
+        means = sorted((np.diff(worked[edges]) / np.diff(step[edges])).tolist())
+        pauses_s = float(extra.sum() / (step[-1] - step[0]))
+        return Pace(statistics.median(means), means[len(means) // 4], means[-1 - len(means) // 4], pauses_s)
+    return None
 
 
-def _extremes(bucket: list[Point]) -> list[Point]:
-    if len(bucket) <= 2:
-        return bucket
-    low = min(bucket, key=lambda p: p[1])
-    high = max(bucket, key=lambda p: p[1])
-    return [low] if low[1] == high[1] else sorted((low, high))
+def _pairs(first: Numbers, second: Numbers) -> Numbers:
+    """Two columns as one, taken in turns."""
+    return np.column_stack(np.broadcast_arrays(first, second)).ravel()

@@ -4,135 +4,196 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fluxgym_watchdog.records import Checkpoint, CheckpointKind, Event, RunRecord
+from fluxgym_watchdog.records import Checkpoint, CheckpointKind, Event, RunState
 from fluxgym_watchdog.tab.seen import Seen
-from fluxgym_watchdog.tab.words import clock, escape, size
+from fluxgym_watchdog.tab.words import clock, escape, many, memory, size
 
-EVENTS = 60
-CHECKPOINTS = 40
-"""At most so many lines are shown, the newest; older ones stay in the run's folder."""
+PART_LETTERS = 8500
+"""A part is sent whole when anything in it changes: older lines than fit are only counted."""
+
+ADVICE = "A state is saved at the end of an epoch; until the first one a restart begins at step 0."
 
 
 def timeline(events: Sequence[Event]) -> str:
     """What happened, newest first: plain words, the evidence folded under them."""
     if not events:
-        return _box("What happened", '<p class="wd-empty">Nothing yet.</p>')
-    lines = []
-    for event in reversed(events[-EVENTS:]):
-        tone = event.tone if event.tone in ("ok", "act", "bad") else "info"
-        folded = ""
-        if event.evidence:
-            facts = "".join(
-                f"<div><dt>{escape(key)}</dt><dd>{_fact(value)}</dd></div>" for key, value in event.evidence.items()
-            )
-            folded = f'<details data-key="{event.at:.3f}"><summary>Evidence</summary><dl>{facts}</dl></details>'
-        text = escape(event.text or event.kind)
-        if tone == "bad":
-            text = f"<b>{text}</b>"
-        lines.append(f'<li>{clock(event.at)}<i class="wd-{tone}"></i><div>{text}{folded}</div></li>')
-    more = len(events) - EVENTS
-    older = f'<p class="wd-mut">and {more} older</p>' if more > 0 else ""
-    return _box("What happened", f'<ol class="wd-lines">{"".join(lines)}</ol>{older}')
+        return _box(
+            "What happened",
+            "<p class='wd-empty'>Nothing yet. Each thing that the watchdog sees or does is told here.</p>",
+        )
+    lines, more = _fitting([_line(event) for event in reversed(events)])
+    older = f"<p class='wd-mut'>and {more} older</p>" if more else ""
+    return _box("What happened", f"<ol class='wd-lines' tabindex='0' aria-label='what happened'>{lines}</ol>{older}")
 
 
 def checkpoints(seen: Seen) -> str:
     """What can be resumed from, newest first, sound or why not; while nothing runs one can go back to a sound state."""
-    found = sorted(seen.status.checkpoints if seen.status else (), key=lambda c: c.saved_at, reverse=True)
+    found = sorted(seen.checkpoints, key=lambda c: c.saved_at, reverse=True)
     if not found:
-        text = "None yet. A state is saved at the end of an epoch; until the first one a restart begins at step 0."
-        return _box("Checkpoints", f'<p class="wd-empty">{text}</p>')
-    rows = "".join(_row(checkpoint, seen) for checkpoint in found[:CHECKPOINTS])
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("What", "Step", "Size", "Saved", "Sound"))
-    more = len(found) - CHECKPOINTS
-    total = f"{len(found)} checkpoints, {size(sum(c.size_bytes for c in found))}"
-    if more > 0:
-        total += f"; the newest {CHECKPOINTS} are shown"
-    if seen.live and not seen.may_resume() and any(resumable(c, seen.record) for c in found):
-        total += ". To go back to one of them, stop the training first."
-    table = f"<table><thead><tr>{head}<th></th></tr></thead><tbody>{rows}</tbody></table>"
-    return _box("Checkpoints", f'<div class="wd-scroll" tabindex="0">{table}</div><p class="wd-mut">{total}</p>')
-
-
-def log(lines: Sequence[str]) -> str:
-    """The last lines that the training wrote."""
-    if not lines:
-        return _box("Log", '<p class="wd-empty">The training has written nothing yet.</p>')
-    text = escape("\n".join(lines))
+        return _box("Checkpoints", f"<p class='wd-empty'>None yet. {ADVICE}</p>{_room(seen)}")
+    deletable = seen.deletable()
+    stamps = {c.stamp for c in deletable}
+    rows, more = _fitting(
+        [_row(checkpoint, seen, deletable=checkpoint.stamp in stamps) for checkpoint in found[:100]], len(found)
+    )
+    head = "".join(f"<th scope='col'>{name}</th>" for name in ("What", "Step", "Size", "Saved", "Sound"))
+    head += "<th><span class='wd-unseen'>What to do</span></th>"
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    total = f"{many(len(found), 'checkpoint')}, {size(sum(c.size_bytes for c in found))}"
+    total += f"; the newest {len(found) - more} are shown" if more else ""
+    if seen.live and not seen.may_resume() and any(map(seen.resumable, found)):
+        total += ". To go back to one of them, stop the training first"
     return _box(
-        "Log", f'<div class="wd-log" tabindex="0" aria-label="last lines of training.log"><pre>{text}</pre></div>'
+        "Checkpoints",
+        f"<div class='wd-scroll' tabindex='0' role='group' aria-label='checkpoints'>{table}</div>"
+        f"<p class='wd-mut'>{total}.</p>{_room(seen)}{_upload(seen)}{_clearing(deletable)}",
     )
 
 
-def absolute_step(checkpoint: Checkpoint, record: RunRecord | None) -> int | None:
-    """The step of the run that a checkpoint stands at, None where it cannot be told.
-
-    The names of step states, and `current_step`, are relative to the attempt that wrote them; the epoch is absolute.
-    """
-    per_epoch = record.steps_per_epoch if record else None
-    if checkpoint.epoch is None or not per_epoch:
-        return record.total_steps if checkpoint.final and record else None
-    if checkpoint.step_in_name is not None:
-        if checkpoint.attempt_step is None:
-            return None
-        return (checkpoint.epoch - 1) * per_epoch + (checkpoint.attempt_step - 1) % per_epoch + 1
-    total = record.total_steps if record else None
-    return min(checkpoint.epoch * per_epoch, total) if total else checkpoint.epoch * per_epoch
+def log(lines: Sequence[str], now: str = "") -> str:
+    """The last lines that the training wrote."""
+    if not lines and not now:
+        return _box("Log", "<p class='wd-empty'>The training has written nothing yet.</p>")
+    text = escape("\n".join(lines))
+    return _box(
+        "Log", f"<div class='wd-log' tabindex='0' aria-label='last lines of training.log'><pre>{text}</pre></div>"
+    )
 
 
-def resumable(checkpoint: Checkpoint, record: RunRecord | None) -> bool:
-    """Whether a training can be sent back to this checkpoint."""
-    quarantined = record is not None and checkpoint.stamp in record.quarantined
-    return checkpoint.kind is CheckpointKind.STATE and checkpoint.sound and not checkpoint.final and not quarantined
+def log_now(text: str) -> str:
+    """The line that the training is writing: a part of its own, since a bar is redrawn at every step."""
+    return f"<div class='wd wd-box wd-log-now'><pre>{escape(text)}</pre></div>" if text else ""
 
 
-def _row(checkpoint: Checkpoint, seen: Seen) -> str:
-    record = seen.record
+def action(act: str, value: str, text: str, sure: str = "", style: str = "wd-link") -> str:
+    """A button that the page's script hands to the server: what to do, and with what; `sure` is asked once before."""
+    asked = f" data-sure='{escape(sure)}'" if sure else ""
+    return (
+        f"<button type='button' class='{style}' data-act='{act}' data-value='{escape(value)}'{asked}>"
+        f"{escape(text)}</button>"
+    )
+
+
+def _fitting(parts: Sequence[str], of: int | None = None) -> tuple[str, int]:
+    """The first parts, joined, as many as one part of the page may hold; and how many are left out."""
+    letters, kept = 0, 0
+    for part in parts:
+        letters += len(part)
+        if kept and letters > PART_LETTERS:
+            break
+        kept += 1
+    return "".join(parts[:kept]), (len(parts) if of is None else of) - kept
+
+
+def _line(event: Event) -> str:
+    tone = event.tone if event.tone in ("ok", "act", "bad") else "info"
+    folded = ""
+    if event.evidence:
+        facts = "".join(
+            f"<div><dt>{escape(str(key).replace('_', ' '))}</dt><dd>{_fact(value)}</dd></div>"
+            for key, value in event.evidence.items()
+            if value not in (None, "", [])
+        )
+        download = action("evidence", f"{event.at:.3f}", "Download all of it (zip)")
+        folded = f"<details data-key='{event.at:.3f}'><summary>Evidence</summary><dl>{facts}</dl>{download}</details>"
+        if len(folded) > PART_LETTERS // 2:
+            folded = f"<div>{action('evidence', f'{event.at:.3f}', 'Evidence (zip)')}</div>"
+    text = escape(event.text or event.kind)
+    if tone == "bad":
+        text = f"<b>{text}</b>"
+    return f"<li>{clock(event.at)}<i class='wd-{tone}'></i><div>{text}{folded}</div></li>"
+
+
+def _row(checkpoint: Checkpoint, seen: Seen, *, deletable: bool) -> str:
     kind = "State" if checkpoint.kind is CheckpointKind.STATE else "Weights"
     if checkpoint.final:
         what = f"{kind}, final"
-    elif checkpoint.epoch is not None:
+    elif checkpoint.epoch is not None and checkpoint.step_in_name is None:
         what = f"{kind}, epoch {checkpoint.epoch}"
     else:
         what = kind
-    if record is not None and checkpoint.stamp in record.quarantined:
-        sound = '<span class="wd-bad">set aside: a training failed to go on from it</span>'
-    elif checkpoint.sound:
-        sound = '<span class="wd-ok">yes</span>'
+    if not checkpoint.sound:
+        sound = f"<span class='wd-bad'>no: {escape(checkpoint.reason or 'incomplete')}</span>"
+    elif checkpoint.aside:
+        sound = f"yes, but {escape(checkpoint.aside)}"
+    elif seen.record is not None and checkpoint.stamp in seen.record.quarantined:
+        sound = "<span class='wd-act'>yes, but set aside: a training failed to go on from it</span>"
     else:
-        sound = f'<span class="wd-bad">no: {escape(checkpoint.reason or "incomplete")}</span>'
-    step = absolute_step(checkpoint, record)
-    old = record is not None and checkpoint.saved_at < record.began_at
+        sound = "<span class='wd-ok'>yes</span>"
+    buttons = _resume_button(checkpoint, seen)
+    if deletable:
+        sure = f"Delete {checkpoint.name} and free {size(checkpoint.size_bytes)}?"
+        buttons += action("delete", checkpoint.stamp, "Delete", sure)
+    aside = " class='wd-old'" if checkpoint.aside else ""
     return (
-        f'<tr{" class=wd-old" if old else ""}><td title="{escape(checkpoint.name)}">{what}'
-        f'{", of an earlier training" if old else ""}</td><td class="wd-n">{"–" if step is None else step}</td>'
-        f'<td class="wd-n">{size(checkpoint.size_bytes)}</td><td>{clock(checkpoint.saved_at)}</td>'
-        f"<td>{sound}</td><td>{_button(checkpoint, seen, step)}</td></tr>"
+        f"<tr{aside}><td title='{escape(checkpoint.name)}'>{what}</td>"
+        f"<td class='wd-n'>{'–' if checkpoint.step is None else checkpoint.step}</td>"
+        f"<td class='wd-n'>{size(checkpoint.size_bytes)}</td><td>{clock(checkpoint.saved_at)}</td>"
+        f"<td>{sound}</td><td>{buttons}</td></tr>"
     )
 
 
-def _button(checkpoint: Checkpoint, seen: Seen, step: int | None) -> str:
-    if not resumable(checkpoint, seen.record) or not seen.may_resume():
+def _resume_button(checkpoint: Checkpoint, seen: Seen) -> str:
+    if not seen.resumable(checkpoint) or not seen.may_resume():
         return ""
-    reached = seen.status.step if seen.status else 0
+    reached, step = seen.status.step if seen.status else 0, checkpoint.step
     if step is not None and reached > step:
-        sure = f"Goes back from step {reached} to step {step}. Sure?"
+        sure = f"Goes back from step {reached} to step {step}: {many(reached - step, 'step')} to train again. Sure?"
     else:
         sure = "Goes on from here. Sure?"
-    return (
-        f'<button type="button" class="wd-link" data-checkpoint="{escape(checkpoint.name)}" data-sure="{sure}">'
-        "Resume from here</button>"
-    )
+    return action("resume", checkpoint.name, "Resume from here", sure)
+
+
+def _room(seen: Seen) -> str:
+    """The disk's room, and whether the next save fits."""
+    status = seen.status
+    if status is None or status.host is None or seen.state is RunState.FINISHED:
+        return ""
+    text = f"{memory(status.host.disk_free_bytes)} of disk left"
+    saves = status.saves
+    if saves is None or saves.next_bytes is None:
+        return f"<p class='wd-mut'>{text}.</p>"
+    about = "about " if saves.estimated else ""
+    when = f" in {many(saves.next_in_steps, 'step')}" if saves.next_in_steps is not None and seen.live else ""
+    text += f". The next save{when} takes {about}{size(saves.next_bytes)}"
+    if saves.fits is False:
+        return f"<p class='wd-bad'>{text}: <b>it does not fit.</b> Make room, or it fails.</p>"
+    return f"<p class='wd-mut'>{text}{': it fits' if saves.fits else ''}.</p>"
+
+
+def _upload(seen: Seen) -> str:
+    """What FluxGym's Publish tab would upload: the whole folder, the states too."""
+    if seen.folder_bytes is None:
+        return ""
+    states = [c for c in seen.checkpoints if c.kind is CheckpointKind.STATE]
+    text = f"Publish would upload about {size(seen.folder_bytes)}"
+    if states:
+        text += (
+            f", {size(sum(c.size_bytes for c in states))} of it {many(len(states), 'state')} that only resuming needs"
+        )
+    return f"<p>{text}.</p>"
+
+
+def _clearing(deletable: Sequence[Checkpoint]) -> str:
+    """One button for all states that nothing needs; its value is the newest of them, so that no newer one goes."""
+    if len(deletable) < 2:
+        return ""
+    what = f"{len(deletable)} states"
+    freed = size(sum(c.size_bytes for c in deletable))
+    sure = f"Delete {what} for good and free {freed}?"
+    button = action("delete-older", deletable[0].stamp, f"Delete {what} that are not needed ({freed})", sure)
+    return f"<p>{button}</p>"
 
 
 def _fact(value: object) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{escape(k)} {escape(v)}" for k, v in value.items())
+        return ", ".join(f"{escape(k)} {_fact(v)}" for k, v in value.items() if v not in (None, ""))
     if isinstance(value, (list, tuple)):
-        return "<br>".join(escape(v) for v in value)
+        return "<br>".join(_fact(v) for v in value)
     if isinstance(value, float):
         return escape(f"{value:.6g}")
     return escape(value)
 
 
 def _box(title: str, inner: str) -> str:
-    return f'<section class="wd wd-box"><h3>{title}</h3>{inner}</section>'
+    return f"<section class='wd wd-box'><h3>{title}</h3>{inner}</section>"

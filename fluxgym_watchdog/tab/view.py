@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from itertools import pairwise
+
+import numpy as np
 
 from fluxgym_watchdog.records import (
     Attempt,
@@ -12,11 +13,14 @@ from fluxgym_watchdog.records import (
     FindingKind,
     RunRecord,
     RunState,
-    Sample,
+    SaveOffer,
     Status,
 )
+from fluxgym_watchdog.tab.estimate import left
+from fluxgym_watchdog.tab.history import History
 from fluxgym_watchdog.tab.seen import Seen
-from fluxgym_watchdog.tab.series import Pace
+from fluxgym_watchdog.tab.series import pace
+from fluxgym_watchdog.tab.tables import action
 from fluxgym_watchdog.tab.words import (
     STATES,
     ago,
@@ -24,6 +28,7 @@ from fluxgym_watchdog.tab.words import (
     doing,
     duration,
     escape,
+    many,
     memory,
     number,
     sentence,
@@ -35,34 +40,35 @@ _EXPLAINED = frozenset({RunState.STALLED, RunState.CRASHED, RunState.FAILED, Run
 """States whose reason and advice the card gives."""
 
 
-def card(seen: Seen, pace: Pace | None, now: float) -> str:
+def card(seen: Seen, now: float) -> str:
     """The run at a glance: its state in words and colour, how far it is, when it will be done, what to do."""
     record, status = seen.record, seen.status
     if record is None:
         text = seen.problem or "Not trained under the watchdog yet. Start it in the Gym tab."
-        return _card(seen, now, "info", STATES[RunState.IDLE][0], f'<p class="wd-says">{escape(text)}</p>')
+        tone = "bad" if seen.problem else "info"
+        return _card(seen, now, tone, STATES[RunState.IDLE][0], f"<p class='wd-says'>{escape(text)}</p>")
     label, tone = STATES[seen.state]
     says = sentence(status.text) if status else ""
     if seen.stale:
         looked = f"; the last look was {ago(status.at, now)}" if status else ""
         why = "The watchdog is busy or hangs" if seen.held else "Nobody watches this run at the moment"
-        says_html = f'<p class="wd-says wd-bad"><b>{why}</b>{looked}. What is shown below may be out of date.</p>'
+        says_html = f"<p class='wd-says wd-bad'><b>{why}</b>{looked}. What is shown below may be out of date.</p>"
         label, tone = "Not watched", "bad"
     else:
         if status and status.finding is FindingKind.BLIND and seen.live:
             label, tone = "Cannot see the training", "act"
-        says_html = f'<p class="wd-says">{escape(says)}</p>' if says else ""
+        says_html = f"<p class='wd-says'>{escape(says)}</p>" if says else ""
     if status and status.problem:
-        says_html += f'<p class="wd-says wd-act">{escape(sentence(status.problem))}</p>'
+        says_html += f"<p class='wd-says wd-act'>{escape(sentence(status.problem))}</p>"
     if seen.state in _EXPLAINED and record.reason:
         reason = sentence(record.reason)
         shown = "" if reason == says else f"<b>{escape(reason)}</b> "
-        says_html += f'<p class="wd-reason">{shown}{escape(record.advice)}</p>' if shown or record.advice else ""
+        says_html += f"<p class='wd-reason'>{shown}{escape(record.advice)}</p>" if shown or record.advice else ""
     body = [says_html, _asked(seen)]
     waiting_until = (status.next_start_at if status else None) or record.next_start_at
     if seen.state is RunState.WAITING and waiting_until:
-        body.append(f'<p class="wd-says wd-act">Next start in <b>{until(waiting_until, now)}</b>.</p>')
-    body += [_progress(record, status), _numbers(seen, pace, now)]
+        body.append(f"<p class='wd-says wd-act'>Next start in <b>{until(waiting_until, now)}</b>.</p>")
+    body += [_progress(record, status), _numbers(seen, now), _saves(seen)]
     return _card(seen, now, tone, label, "".join(body))
 
 
@@ -70,7 +76,7 @@ def host(seen: Seen) -> str:
     """The machine: memory, swap, disk, and who uses the GPUs."""
     status = seen.status
     if status is None or status.host is None:
-        return '<section class="wd wd-box"><h3>Machine</h3><p class="wd-empty">Not measured yet.</p></section>'
+        return "<section class='wd wd-box'><h3>Machine</h3><p class='wd-empty'>Not measured yet.</p></section>"
     machine = status.host
     used = machine.memory_total_bytes - machine.memory_available_bytes
     rows = [
@@ -95,13 +101,13 @@ def host(seen: Seen) -> str:
     ]
     for gpu in status.gpus:
         if gpu.processes:
-            count = f"{len(gpu.processes)} process{'es' if len(gpu.processes) > 1 else ''}"
+            count = many(len(gpu.processes), "process")
             rows.append((f"On GPU {gpu.index}", f"{count}, {memory(sum(gpu.processes.values()))}", 0.0))
     cells = "".join(
-        f'<div><dt>{name}</dt><dd class="{"wd-bad" if share > 0.95 else ""}">{escape(text)}</dd></div>'
+        f"<div><dt>{name}</dt><dd class='{'wd-bad' if share > 0.95 else ''}'>{escape(text)}</dd></div>"
         for name, text, share in rows
     )
-    return f'<section class="wd wd-box"><h3>Machine</h3><dl class="wd-host">{cells}</dl></section>'
+    return f"<section class='wd wd-box'><h3>Machine</h3><dl class='wd-host'>{cells}</dl></section>"
 
 
 def note(problem: str) -> str:
@@ -109,7 +115,7 @@ def note(problem: str) -> str:
     if not problem:
         return ""
     text = escape(sentence(problem))
-    return f'<section class="wd wd-box wd-card wd-tone-bad wd-note"><p class="wd-says wd-bad">{text}</p></section>'
+    return f"<section class='wd wd-box wd-card wd-tone-bad wd-note'><p class='wd-says wd-bad'>{text}</p></section>"
 
 
 def nothing(problem: str = "") -> str:
@@ -119,7 +125,7 @@ def nothing(problem: str = "") -> str:
         "by itself after a hang or a crash."
     )
     tone = "bad" if problem else "info"
-    return f'<section class="wd wd-box wd-card wd-tone-{tone}"><p class="wd-says">{text}</p></section>'
+    return f"<section class='wd wd-box wd-card wd-tone-{tone}'><p class='wd-says'>{text}</p></section>"
 
 
 def _card(seen: Seen, now: float, tone: str, label: str, body: str) -> str:
@@ -128,25 +134,27 @@ def _card(seen: Seen, now: float, tone: str, label: str, body: str) -> str:
     if record and record.attempt:
         facts.append(f"attempt {record.attempt.number}")
         if (recovered := len(_resumed(record))) > 0:
-            facts.append(f"resumed {recovered} time{'s' if recovered > 1 else ''}, {_lost(record)} steps trained again")
+            facts.append(f"resumed {many(recovered, 'time')}, {many(_lost(record), 'step')} trained again")
         if record.restarts:
-            facts.append(
-                f"{record.restarts} restart{'s' if record.restarts > 1 else ''} in a row without a new checkpoint"
-            )
+            facts.append(f"{many(record.restarts, 'restart')} in a row without a new checkpoint")
+        if seen.live and not record.attempt.supervised:
+            facts.append("started by something else: its output cannot be read")
+    if record and seen.live and not record.auto_resume:
+        facts.append("watching only: auto-resume is off")
     if seen.status and seen.live and (what := doing(seen.status)):
         facts.insert(0, escape(what))
     return (
-        f'<section class="wd wd-box wd-card wd-tone-{tone}" data-now="{now:.1f}" data-state="{seen.state.value}" '
-        f'data-tone="{tone}" data-name="{escape(seen.name)}" data-label="{escape(label)}"><div class="wd-top">'
-        f'<h2>{escape(seen.name)}</h2><span class="wd-pill wd-{tone}">{escape(label)}</span>'
-        f'<span class="wd-mut">{" · ".join(facts)}</span></div>{body}</section>'
+        f"<section class='wd wd-box wd-card wd-tone-{tone}' data-now='{now:.1f}' data-state='{seen.state.value}' "
+        f"data-tone='{tone}' data-name='{escape(seen.name)}' data-label='{escape(label)}'><div class='wd-top'>"
+        f"<h2>{escape(seen.name)}</h2><span class='wd-pill wd-{tone}'>{escape(label)}</span>"
+        f"<span class='wd-mut'>{' · '.join(facts)}</span></div>{body}</section>"
     )
 
 
 def _asked(seen: Seen) -> str:
-    asked = {"stop": "Asked to stop.", "resume": "Asked to resume."}
+    asked = {"stop": "Asked to stop.", "resume": "Asked to resume.", "delete": "Asked to delete states."}
     texts = [text for kind, text in asked.items() if seen.pending(kind)]
-    return f'<p class="wd-says wd-act">{" ".join(texts)} Waiting for the watchdog to take it up.</p>' if texts else ""
+    return f"<p class='wd-says wd-act'>{' '.join(texts)} Waiting for the watchdog to take it up.</p>" if texts else ""
 
 
 def _progress(record: RunRecord, status: Status | None) -> str:
@@ -156,68 +164,114 @@ def _progress(record: RunRecord, status: Status | None) -> str:
         return ""
     begun = record.attempt.first_step if record.attempt and not record.attempt.fresh else 0
     marks = "".join(
-        f'<em style="left:{_percent(a.first_step, total)}%" title="attempt {a.number} from step {a.first_step}"></em>'
+        f"<em style='left:{_percent(a.first_step, total)}%' title='attempt {a.number} from step {a.first_step}'></em>"
         for a in _resumed(record)
     )
     epochs = _epochs(record, status, step, total)
     resumed = f"<span>resumed at step {begun}</span>" if begun else ""
     before, after = _percent(min(begun, step), total), _percent(max(0, step - begun), total)
     return (
-        f'<div class="wd-bar" role="progressbar" aria-label="steps" aria-valuemin="0" aria-valuemax="{total}" '
-        f'aria-valuenow="{step}"><i class="wd-before" style="width:{before}%"></i>'
-        f'<i style="width:{after}%"></i>{marks}</div>'
-        f'<div class="wd-ends"><span>{epochs}</span>{resumed}<span>step {step} of {total}</span></div>'
+        f"<div class='wd-bar' role='progressbar' aria-label='steps' aria-valuemin='0' aria-valuemax='{total}' "
+        f"aria-valuenow='{step}'><i class='wd-before' style='width:{before}%'></i>"
+        f"<i style='width:{after}%'></i>{marks}</div>"
+        f"<div class='wd-ends'><span>{epochs}</span>{resumed}<span>step {step} of {total}</span></div>"
     )
 
 
-def _numbers(seen: Seen, pace: Pace | None, now: float) -> str:
+def _numbers(seen: Seen, now: float) -> str:
     record, status = seen.record, seen.status
     if record is None or status is None:
         return ""
     cells: list[tuple[str, str]] = []
-    per_step = pace.median_s if pace else status.seconds_per_step
-    if seen.state is RunState.TRAINING and not seen.stale and status.total_steps and per_step:
-        left = max(0, status.total_steps - status.step)
+    of_late = pace(seen.history)
+    still = None if seen.stale else left(status, of_late, seen.history, record.attempts)
+    if still is not None:
         text = "left"
-        if pace and pace.high_s - pace.low_s > 0.05 * pace.median_s:
-            text += f" ({duration(left * pace.low_s)} to {duration(left * pace.high_s)})"
-        cells.append((duration(left * per_step), f"{text}, done about {clock(now + left * per_step)}"))
+        if still.high_s - still.low_s > 0.05 * still.seconds and still.seconds >= 60:
+            text += f" ({duration(still.low_s)} to {duration(still.high_s)})"
+        cells.append((duration(still.seconds), f"{text}, done about {clock(status.at + still.seconds)}"))
+    per_step = of_late.median_s if of_late else status.seconds_per_step
     if per_step:
         cells.append((f"{number(per_step)} s", "per step"))
-    loss = status.loss
-    if loss is None and seen.samples and seen.samples[-1].loss is not None:
-        loss = seen.samples[-1].loss
+    loss = status.loss if status.loss is not None else seen.history.newest("loss")
     if loss is not None:
-        bad = not math.isfinite(loss)
-        cells.append((number(loss), "loss: the training has gone wrong" if bad else f"loss{_trend(seen.samples)}"))
+        cells.append((number(loss), f"loss{_trend(seen.history)}"))
+    elif record.attempt and np.isfinite(seen.history.since(record.attempt.started_at).column("loss")).any():
+        # JSON knows no NaN; a loss that was there and is none any more is not a number.
+        cells.append(("NaN", "loss: the training has gone wrong"))
     if record.attempt and record.attempt.ended_at and not seen.live:
         took = record.attempt.ended_at - record.began_at
         cells.append((clock(record.attempt.ended_at), f"ended, after {duration(took)}" if record.began_at else "ended"))
     elif status.heartbeat_at:
         cells.append((ago(status.heartbeat_at, now), "last step" if status.step else "last sign of progress"))
-    states = [c for c in status.checkpoints if c.kind is CheckpointKind.STATE and c.sound]
-    newest = max((c.saved_at for c in states if c.saved_at >= record.began_at), default=None)
     if seen.live and status.step:
-        since = newest or (record.attempt.started_at if record.attempt else None)
-        if since:
-            cells.append((duration(now - since), "of work at risk now"))
+        cells += _at_risk(seen, now)
     if status.host:
-        fits = ""
-        if states and seen.live:
-            next_bytes = max(states, key=lambda c: c.saved_at).size_bytes
-            word = "fits" if next_bytes < status.host.disk_free_bytes else "does not fit"
-            fits = f", the next state ({size(next_bytes)}) {word}"
-        cells.append((memory(status.host.disk_free_bytes), f"disk left{fits}"))
+        cells.append((memory(status.host.disk_free_bytes), f"disk left{_next_save(status)}"))
     inner = "".join(f"<div><b>{value}</b><span>{text}</span></div>" for value, text in cells)
-    return f'<div class="wd-numbers">{inner}</div>' if cells else ""
+    return f"<div class='wd-numbers'>{inner}</div>" if cells else ""
 
 
-def _trend(samples: Sequence[Sample]) -> str:
-    values = [s.loss for s in samples[-600:] if s.loss is not None and math.isfinite(s.loss)]
+def _at_risk(seen: Seen, now: float) -> list[tuple[str, str]]:
+    """The work that a crash at this moment would cost."""
+    record, status = seen.record, seen.status
+    saves = status.saves if status else None
+    if saves is not None:
+        steps = many(saves.since_steps, "step")
+        if saves.since_s is None:
+            return [(steps, "of work since the last save")]
+        return [(duration(saves.since_s), f"of work since the last save, {steps}")]
+    began = record.began_at if record else 0.0
+    sound = [c.saved_at for c in seen.checkpoints if c.kind is CheckpointKind.STATE and c.sound and not c.aside]
+    newest = max((at for at in sound if at >= began), default=None)
+    since = newest or (record.attempt.started_at if record and record.attempt else None)
+    return [(duration(now - since), "of work at risk now")] if since else []
+
+
+def _next_save(status: Status) -> str:
+    saves = status.saves
+    if saves is None or saves.next_bytes is None or saves.fits is None:
+        return ""
+    about = "about " if saves.estimated else ""
+    return f", the next save ({about}{size(saves.next_bytes)}) {'fits' if saves.fits else 'does not fit'}"
+
+
+def _saves(seen: Seen) -> str:
+    """The warning about how rarely the run saves, and the question whether it should do so more often."""
+    saves = seen.status.saves if seen.status and seen.live else None
+    if saves is None:
+        return ""
+    html = f"<p class='wd-says wd-act'>{escape(sentence(saves.warning))}</p>" if saves.warning else ""
+    answer = seen.pending("saves")
+    if answer is not None:
+        text = "It saves more often" if answer.get("closer") is True else "It saves as the script says"
+        return f"{html}<p class='wd-says'>{text} from the next attempt on.</p>"
+    if saves.offer is None:
+        return html
+    closer = action("saves", "closer", _offered(saves.offer), style="wd-button")
+    keep = action("saves", "keep", "Keep as the script says", style="wd-button")
+    return f"{html}<p>{closer}{keep}</p>"
+
+
+def _offered(offer: SaveOffer) -> str:
+    """The offer as a button says it: `Save every epoch: at most 6 min at risk, 12 more files, 2.1 GB`."""
+    unit = "epoch" if "epoch" in offer.option else "step"
+    facts = []
+    if offer.most_s is not None:
+        facts.append(f"at most {duration(offer.most_s)} at risk")
+    facts.append(many(offer.more_files, "more file"))
+    if offer.more_bytes is not None:
+        facts.append(size(offer.more_bytes))
+    every = unit if offer.every == 1 else f"{offer.every} {unit}s"
+    return f"Save every {every}: {', '.join(facts)}"
+
+
+def _trend(history: History) -> str:
+    values = history.column("loss")[-600:]
+    values = values[np.isfinite(values)]
     if len(values) < 60:
         return ""
-    half = len(values) // 2
-    older, newer = sum(values[:half]) / half, sum(values[half:]) / (len(values) - half)
+    older, newer = (float(half.mean()) for half in np.array_split(values, 2))
     if abs(newer - older) < 0.02 * abs(older):
         return ", level"
     return ", falling" if newer < older else ", rising"

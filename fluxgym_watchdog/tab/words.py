@@ -102,6 +102,11 @@ def until(at: float, now: float) -> str:
     return _time(at, "until", duration(at - now))
 
 
+def many(count: int, what: str) -> str:
+    """A count with its noun: `1 step`, `62 steps`."""
+    return f"{count} {what}{'' if count == 1 else 'es' if what.endswith('s') else 's'}"
+
+
 def doing(status: Status) -> str:
     """What the trainer is doing, where that is more than training: `caching latents, 3 of 20`."""
     text = _PHASES.get(status.phase, "")
@@ -132,4 +137,4 @@ def _time(at: float, form: str, text: str) -> str:
         iso = datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="seconds")
     except (ValueError, OverflowError, OSError):
         return "unknown"
-    return f'<time datetime="{iso}" data-at="{at:.0f}" data-form="{form}">{text}</time>'
+    return f"<time datetime='{iso}' data-at='{at:.0f}' data-form='{form}'>{text}</time>"

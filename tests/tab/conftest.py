@@ -68,10 +68,10 @@ def make_status() -> Callable[..., Status]:
 
     def make(now: float = 10_000.0, **changes: Any) -> Status:
         checkpoints = (
-            Checkpoint("p-000003-state", CheckpointKind.STATE, now - 90, 119_000_000, True, epoch=3, attempt_step=40),
-            Checkpoint("p-000002-state", CheckpointKind.STATE, now - 400, 119_000_000, True, epoch=2, attempt_step=80),
+            Checkpoint("p-000003-state", CheckpointKind.STATE, now - 90, 119_000_000, True, epoch=3, step=120),
+            Checkpoint("p-000002-state", CheckpointKind.STATE, now - 400, 119_000_000, True, epoch=2, step=80),
             Checkpoint("p-000001-state", CheckpointKind.STATE, now - 500, 8_000, False, "optimizer.bin is cut off", 1),
-            Checkpoint("p-000002.safetensors", CheckpointKind.WEIGHTS, now - 400, 40_000_000, True, epoch=2),
+            Checkpoint("p-000002.safetensors", CheckpointKind.WEIGHTS, now - 400, 40_000_000, True, epoch=2, step=80),
         )
         gpu = Gpu(0, "GPU-0", "NVIDIA GeForce RTX 4090", 97.0, 15 * GIB, 24 * GIB, 72.0, 324.0, 450.0, {42: 14 * GIB})
         status = Status(

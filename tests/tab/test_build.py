@@ -24,6 +24,7 @@ IDS = {
     "watchdog-timeline",
     "watchdog-checkpoints",
     "watchdog-log",
+    "watchdog-settings",
     "watchdog-host",
 }
 

@@ -17,7 +17,7 @@ def test_the_tab_is_told_what_is_wrong_with_the_settings_and_with_the_watchdog(
 ) -> None:
     (tmp_path / "watchdog.yaml").write_text("stuck_treshold: 5\n", encoding="utf-8")
     told: list[Callable[[], str]] = []
-    monkeypatch.setattr(tab, "build", lambda *arguments: told.append(arguments[-1]))
+    monkeypatch.setattr(tab, "build", lambda *arguments: told.append(arguments[-2]))
     running: dict[Path, Any] = {}
     monkeypatch.setattr(fluxgym_watchdog, "_running", running)
     fluxgym_watchdog.mount(tmp_path)

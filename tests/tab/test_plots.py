@@ -8,10 +8,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from fluxgym_watchdog.records import Event, Sample, Status
 from fluxgym_watchdog.tab import plots, series
+from fluxgym_watchdog.tab.history import EMPTY, history_of
 from fluxgym_watchdog.tab.series import Window
 
 Samples = Callable[..., list[Sample]]
@@ -44,40 +46,57 @@ def line(figure: ElementTree.Element, number: int = 0) -> list[list[tuple[int, i
 def gpu(
     samples: list[Sample], events: list[Event] | None = None, status: Status | None = None, span: float = 900
 ) -> str:
-    return plots.gpu_panel(samples, events or [], series.window(samples, span, NOW), status, 5.0)
+    history = history_of(samples)
+    return plots.gpu_panel(history, events or [], series.window(history, span, NOW), status, 5.0)
+
+
+def training(samples: list[Sample], *, log_scale: bool = False) -> str:
+    history = history_of(samples)
+    return plots.training_panel(history, [], series.window(history, 900, NOW), log_scale=log_scale)
+
+
+def drawn(points: list[tuple[float, float | None]], shown: Window, gap_s: float = 10) -> list[list[series.Point]]:
+    at, values = np.array(points, float).T
+    return series.lines(at, values, shown, gap_s)
 
 
 def test_a_missing_value_a_nan_and_a_silence_each_end_a_line() -> None:
     points = [(0, 1.0), (2, 1.0), (4, None), (6, 1.0), (8, math.nan), (10, 1.0), (12, 2.0), (40, 3.0)]
-    assert series.segments(points, gap_s=10) == [[(0, 1.0), (2, 1.0)], [(6, 1.0)], [(10, 1.0), (12, 2.0)], [(40, 3.0)]]
+    lines = [[(0, 1.0), (2, 1.0)], [(6, 1.0)], [(10, 1.0), (12, 2.0)], [(40, 3.0)]]
+    assert drawn(points, Window(0, 100)) == lines
+    assert drawn([(0, None)], Window(0, 100)) == []
 
 
-def test_thinning_keeps_a_spike_of_one_sample_and_at_most_300_points(make_samples: Samples) -> None:
-    samples = make_samples(20_000, NOW)
-    samples[7_777] = replace(samples[7_777], utilization_percent=3.0)
-    lines = series.segments(((s.at, s.utilization_percent) for s in samples), 10)
-    thinned = series.thin(lines, series.window(samples, None, NOW))
-    assert sum(map(len, thinned)) <= series.POINTS + 2
-    assert min(value for _, value in thinned[0]) == 3.0
+def test_thinning_keeps_a_spike_of_one_sample_and_at_most_300_points() -> None:
+    points = [(2.0 * i, 3.0 if i == 7_777 else 97.0) for i in range(20_000)]
+    (thinned,) = drawn(points, Window(0, 40_000))
+    assert len(thinned) <= series.POINTS + 2
+    assert min(value for _, value in thinned) == 3.0
 
 
-def test_thinning_is_the_same_a_moment_later_but_for_the_newest_bucket(make_samples: Samples) -> None:
-    samples = make_samples(3_000, NOW, utilization_percent=50.0)
-    samples = [replace(s, utilization_percent=float(i * 37 % 100)) for i, s in enumerate(samples)]
-    points = [(s.at, s.utilization_percent) for s in samples]
-    shown = Window(NOW - 3600, NOW)
-    before = series.thin(series.segments(points[:-1], 10), shown)[0]
-    after = series.thin(series.segments(points, 10), shown)[0]
+def test_thinning_keeps_gaps_and_the_order_of_time() -> None:
+    points = [(2.0 * i, float(i * 37 % 100)) for i in range(3_000) if not 1_000 < i < 1_500]
+    lines = drawn(points, Window(0, 6_000))
+    assert [len(lines) for _ in lines] == [2, 2]
+    assert lines[0][-1][0] <= 2_000 < 3_000 <= lines[1][0][0]
+    for line in lines:
+        assert line == sorted(line, key=lambda point: point[0])
+
+
+def test_thinning_is_the_same_a_moment_later_but_for_the_newest_bucket() -> None:
+    points = [(NOW - 6000 + 2 * i, float(i * 37 % 100)) for i in range(3_000)]
+    shown = Window(NOW - 6000, NOW)
+    (before,), (after,) = drawn(points[:-1], shown), drawn(points, shown)
     assert before[:-2] == after[: len(before) - 2]
 
 
 @pytest.mark.parametrize("elapsed_s", [1, 900, 12_345, 900_000])
 def test_the_window_of_everything_holds_everything_and_moves_seldom(make_samples: Samples, elapsed_s: float) -> None:
-    first = replace(make_samples(1)[0], at=NOW - elapsed_s)
-    shown = series.window([first], None, NOW)
-    assert shown.start <= first.at
+    first = history_of([replace(make_samples(1)[0], at=NOW - elapsed_s)])
+    shown = series.window(first, None, NOW)
+    assert shown.start <= NOW - elapsed_s
     assert shown.end >= NOW
-    assert series.window([first], None, NOW + 0.001).start - shown.start in (0, pytest.approx(shown.bucket_s))
+    assert series.window(first, None, NOW + 0.001).start - shown.start in (0, pytest.approx(shown.bucket_s))
 
 
 def test_gpu_panel_draws_four_plots_with_the_idle_line_and_labels(make_samples: Samples) -> None:
@@ -123,8 +142,8 @@ def test_without_a_gpu_the_panel_says_why(make_samples: Samples, make_status: Ca
 
 def test_nothing_measured_says_so() -> None:
     shown = Window(NOW - 900, NOW)
-    assert "Nothing was measured" in plots.gpu_panel([], [], shown, None, 5.0)
-    assert "No steps" in plots.training_panel([], [], shown)
+    assert "Nothing was measured" in plots.gpu_panel(EMPTY, [], shown, None, 5.0)
+    assert "No steps" in plots.training_panel(EMPTY, [], shown)
 
 
 def test_events_are_marked_once_escaped_and_only_where_they_happened(make_samples: Samples) -> None:
@@ -147,48 +166,87 @@ def test_loss_outliers_are_clipped_and_nan_is_a_gap(make_samples: Samples) -> No
     samples = [replace(s, loss=0.4 + (i % 10) / 100) for i, s in enumerate(samples)]
     samples[200] = replace(samples[200], loss=5000.0)
     samples[300] = replace(samples[300], loss=math.nan)
-    figure = figures(plots.training_panel(samples, [], series.window(samples, 900, NOW)))[0]
+    figure = figures(training(samples))[0]
     assert figure.findtext("figcaption/b") == "Loss"
     assert float(figure.attrib["data-high"]) < 1
     assert len(line(figure)) == 2
 
 
-def test_a_nan_loss_now_is_said(make_samples: Samples) -> None:
+def test_the_loss_can_have_a_log_scale(make_samples: Samples) -> None:
+    samples = [replace(s, loss=10.0 ** -(i / 100)) for i, s in enumerate(make_samples(300, NOW))]
+    figure = figures(training(samples, log_scale=True))[0]
+    assert figure.findtext("figcaption/b") == "Loss, log scale"
+    (piece,) = line(figure)
+    low, high = float(figure.attrib["data-low"]), float(figure.attrib["data-high"])
+    half = (piece[0][0] + piece[-1][0]) / 2
+    _, y = min(piece, key=lambda corner: abs(corner[0] - half))
+    assert low * (high / low) ** (1 - y / plots.HEIGHT) == pytest.approx(10**-1.5, rel=0.2)
+    below_zero = [replace(s, loss=-1.0) for s in samples]
+    assert figures(training(below_zero, log_scale=True))[0].findtext("figcaption/b") == "Loss"
+    level = [replace(s, loss=0.5) for s in samples]
+    assert line(figures(training(level, log_scale=True))[0])
+
+
+def test_the_memory_of_the_run_itself_is_a_line_of_its_own(make_samples: Samples) -> None:
+    html = gpu(make_samples(50, NOW, memory_run_bytes=9 * 1024**3))
+    figure = figures(html)[1]
+    assert [path.get("data-name") for path in figure.findall(".//path[@data-name]")] == ["in use", "this run"]
+    assert "memory of this run alone" in html
+    assert "memory of this run" not in gpu(make_samples(50, NOW))
+
+
+def test_the_legend_tells_what_is_drawn(make_samples: Samples) -> None:
     samples = make_samples(50, NOW)
-    samples[-1] = replace(samples[-1], loss=math.nan)
-    figure = figures(plots.training_panel(samples, [], series.window(samples, 900, NOW)))[0]
-    assert figure.findtext("figcaption/span") == "NaN"
+    assert "idle under 5 %" in gpu(samples)
+    assert "trouble" not in gpu(samples)
+    assert "trouble" in gpu(samples, [Event(NOW - 4, "stalled", "Stuck.", "bad")])
 
 
 def test_seconds_per_step_are_of_the_run_and_break_at_a_resume(make_samples: Samples) -> None:
     samples = make_samples(60, NOW - 130, first_step=100) + make_samples(60, NOW, first_step=90)
-    found = series.seconds_per_step(samples)
-    assert {value for _, value in found} == {2.0, None}
-    assert len(series.segments(found, 1000)) == 2
+    at, paces = series.seconds_per_step(history_of(samples))
+    assert set(paces[np.isfinite(paces)]) == {2.0}
+    assert len(series.lines(at, paces, Window(NOW - 300, NOW), 1000)) == 2
 
 
-def test_pace_is_the_median_with_pauses_in_its_range(make_samples: Samples) -> None:
-    samples = [replace(s, at=s.at + (30 if i > 150 else 0)) for i, s in enumerate(make_samples(200, NOW))]
-    pace = series.pace(samples)
+def test_pace_is_the_median_of_steps_with_the_pauses_apart(make_samples: Samples) -> None:
+    samples = [replace(s, at=s.at + 30 * (i // 50)) for i, s in enumerate(make_samples(200, NOW))]
+    pace = series.pace(history_of(samples))
     assert pace is not None
     assert pace.median_s == pytest.approx(2.0)
     assert pace.low_s <= pace.median_s <= pace.high_s
-    assert series.pace(samples[:5]) is None
+    assert pace.pauses_s == pytest.approx(90 / 198)
+    assert series.pace(history_of(samples[:5])) is None
 
 
-def test_a_panel_of_a_noisy_hour_stays_small(make_samples: Samples) -> None:
+def test_right_after_a_resume_the_pace_is_the_one_before_it(make_samples: Samples) -> None:
+    samples = make_samples(60, NOW - 130, first_step=100) + make_samples(3, NOW, first_step=90)
+    pace = series.pace(history_of(samples))
+    assert pace is not None
+    assert pace.median_s == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("gpus", [1, 4])
+def test_panels_of_a_noisy_hour_stay_small(make_samples: Samples, gpus: int) -> None:
     samples = [
-        replace(s, utilization_percent=float(i * 37 % 100), power_w=float(i * 53 % 450), loss=(i * 29 % 100) / 100)
+        replace(
+            s,
+            gpu=g,
+            utilization_percent=float((i + g) * 37 % 100),
+            power_w=float(i * 53 % 450),
+            loss=(i * 29 % 100) / 100,
+        )
         for i, s in enumerate(make_samples(1800, NOW))
+        for g in range(gpus)
     ]
-    shown = series.window(samples, 3600, NOW)
-    assert len(gpu(samples, span=3600)) < 12_000
-    assert len(plots.training_panel(samples, [], shown)) < 7_000
+    history = history_of(samples)
+    assert len(gpu(samples, span=3600)) < 9_500
+    assert len(plots.training_panel(history, [], series.window(history, 3600, NOW))) < 6_500
 
 
 def test_a_short_history_fills_the_plot(make_samples: Samples) -> None:
     samples = make_samples(20, NOW)
-    shown = series.window(samples, 21600, NOW)
+    shown = series.window(history_of(samples), 21600, NOW)
     assert samples[0].at - shown.start < 60
     assert shown.end >= NOW
 

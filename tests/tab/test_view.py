@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fluxgym_watchdog.fluxgym.runs import find_runs
@@ -18,9 +19,9 @@ from fluxgym_watchdog.settings import Settings
 from fluxgym_watchdog.store import Store
 from fluxgym_watchdog.tab import tables, view, words
 from fluxgym_watchdog.tab.board import Board, news
-from fluxgym_watchdog.tab.feed import Feed, Samples, log_tail
+from fluxgym_watchdog.tab.feed import LOG_SHOWN, Feed, log_tail
+from fluxgym_watchdog.tab.history import SampleFile, history_of
 from fluxgym_watchdog.tab.seen import Seen, is_stale
-from fluxgym_watchdog.tab.series import Pace
 
 NOW = 10_000.0
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
@@ -65,8 +66,10 @@ def text_of(html: str) -> str:
     return " ".join(Tags(html).text.split())
 
 
-def test_the_card_counts_over_all_attempts(make_seen: Callable[..., Seen]) -> None:
-    html = view.card(make_seen(), Pace(2.0, 1.8, 2.4), NOW)
+def test_the_card_counts_over_all_attempts(
+    make_seen: Callable[..., Seen], make_samples: Callable[..., list[Sample]]
+) -> None:
+    html = view.card(make_seen(history=history_of(make_samples(100, NOW, first_step=61))), NOW)
     text = text_of(html)
     for part in (
         "persian-miniature",
@@ -77,47 +80,47 @@ def test_the_card_counts_over_all_attempts(make_seen: Callable[..., Seen]) -> No
         "epoch 5 of 6",
         "step 160 of 240",
         "resumed at step 80",
-        "3 min left (2 min to 3 min)",
+        "3 min left, done about",
         "2.00 s",
         "0.413",
         "2 s ago last step",
-        "41 GiB disk left, the next state (119 MB) fits",
+        "41 GiB disk left",
         "90 s of work at risk now",
     ):
         assert part in text, part
-    assert 'style="left:33.33%"' in html
+    assert "style='left:33.33%'" in html
 
 
 @pytest.mark.parametrize("state", list(RunState))
 def test_every_state_has_words_and_a_tone(make_seen: Callable[..., Seen], state: RunState) -> None:
-    html = view.card(make_seen({"state": state}, {"state": state}), None, NOW)
+    html = view.card(make_seen({"state": state}, {"state": state}), NOW)
     label, tone = words.STATES[state]
     assert label in html
-    assert f'data-tone="{tone}"' in html
+    assert f"data-tone='{tone}'" in html
 
 
 def test_a_failed_run_says_why_and_what_to_do(make_seen: Callable[..., Seen]) -> None:
     record = {"state": RunState.FAILED, "reason": "Out of video memory.", "advice": "Choose the 12G setting."}
-    text = text_of(view.card(make_seen(record, {"text": ""}), None, NOW))
+    text = text_of(view.card(make_seen(record, {"text": ""}), NOW))
     assert "Out of video memory. Choose the 12G setting." in text
 
 
 def test_a_waiting_run_counts_down(make_seen: Callable[..., Seen]) -> None:
-    html = view.card(make_seen({"state": RunState.WAITING, "next_start_at": NOW + 12}), None, NOW)
+    html = view.card(make_seen({"state": RunState.WAITING, "next_start_at": NOW + 12}), NOW)
     assert "Next start in 12 s" in text_of(html)
-    assert 'data-form="until"' in html
+    assert "data-form='until'" in html
 
 
 def test_caching_is_said_with_its_count(make_seen: Callable[..., Seen]) -> None:
     status = {"phase": Phase.CACHING_LATENTS, "count": 3, "count_total": 20}
-    assert "caching latents, 3 of 20" in view.card(make_seen(None, status), None, NOW)
+    assert "caching latents, 3 of 20" in view.card(make_seen(None, status), NOW)
 
 
 @pytest.mark.parametrize(("held", "words_"), [(False, "Nobody watches this run"), (True, "busy or hangs")])
 def test_a_stale_status_is_never_shown_as_healthy(make_seen: Callable[..., Seen], held: bool, words_: str) -> None:
-    html = view.card(make_seen(None, {"at": NOW - 60}, stale=True, held=held), None, NOW)
+    html = view.card(make_seen(None, {"at": NOW - 60}, stale=True, held=held), NOW)
     assert words_ in html
-    assert 'data-tone="bad"' in html
+    assert "data-tone='bad'" in html
     assert "Not watched" in html
     assert "left" not in text_of(html).replace("disk left", "")
     assert "the last look was 60 s ago" in text_of(html)
@@ -133,14 +136,18 @@ def test_stale_means_three_ticks_and_only_while_live(make_status: Callable[..., 
 
 
 def test_a_blind_watcher_does_not_look_healthy(make_seen: Callable[..., Seen]) -> None:
-    html = view.card(make_seen(None, {"finding": FindingKind.BLIND, "problem": "driver gone"}), None, NOW)
+    html = view.card(make_seen(None, {"finding": FindingKind.BLIND, "problem": "driver gone"}), NOW)
     assert "Cannot see the training" in html
     assert "Driver gone." in html
 
 
 def test_a_nan_loss_is_said(make_seen: Callable[..., Seen], make_samples: Callable[..., list[Sample]]) -> None:
-    seen = make_seen(None, {"loss": None}, samples=make_samples(3, NOW, loss=math.nan))
-    assert "the training has gone wrong" in view.card(seen, None, NOW)
+    """JSON and samples.csv hold no NaN: there it is a loss that is not known any more."""
+    samples = [*make_samples(3, NOW - 2), *make_samples(1, NOW, loss=None)]
+    seen = make_seen(None, {"loss": None}, history=history_of(samples))
+    assert "the training has gone wrong" in view.card(seen, NOW)
+    loading = make_seen(None, {"loss": None}, history=history_of(make_samples(3, NOW, loss=None)))
+    assert "loss" not in view.card(loading, NOW)
 
 
 def test_nothing_hostile_becomes_markup(make_seen: Callable[..., Seen], make_status: Callable[..., Status]) -> None:
@@ -152,7 +159,7 @@ def test_nothing_hostile_becomes_markup(make_seen: Callable[..., Seen], make_sta
     ]
     seen = make_seen(record, status, name=HOSTILE, events=events, log=[HOSTILE])
     for html in (
-        view.card(seen, None, NOW),
+        view.card(seen, NOW),
         view.nothing(HOSTILE),
         view.host(seen),
         tables.timeline(events),
@@ -167,12 +174,12 @@ def test_nothing_hostile_becomes_markup(make_seen: Callable[..., Seen], make_sta
 def test_records_with_nothing_in_them_are_shown(make_seen: Callable[..., Seen]) -> None:
     bare = {"total_steps": None, "loss": None, "seconds_per_step": None, "heartbeat_at": None, "host": None}
     seen = make_seen({"attempts": (), "total_steps": None}, {**bare, "checkpoints": (), "gpus": ()})
-    assert "Training" in view.card(seen, None, NOW)
+    assert "Training" in view.card(seen, NOW)
     assert "Not measured yet" in view.host(seen)
     assert "None yet" in tables.checkpoints(seen)
     assert "Nothing yet" in tables.timeline([])
     assert "written nothing" in tables.log([])
-    assert "Not trained under the watchdog" in view.card(Seen("x"), None, NOW)
+    assert "Not trained under the watchdog" in view.card(Seen("x"), NOW)
 
 
 def test_the_timeline_is_newest_first_with_its_evidence_folded() -> None:
@@ -184,60 +191,61 @@ def test_the_timeline_is_newest_first_with_its_evidence_folded() -> None:
 
 def test_only_a_sound_state_of_a_stopped_run_can_be_gone_back_to(make_seen: Callable[..., Seen]) -> None:
     live = tables.checkpoints(make_seen())
-    assert "data-checkpoint" not in live
+    assert "data-act='resume'" not in live
     assert "stop the training first" in live
     stopped = tables.checkpoints(make_seen({"state": RunState.STOPPED}))
-    assert stopped.count("data-checkpoint") == 2
-    assert "Goes back from step 160 to step 120. Sure?" in stopped
+    assert stopped.count("data-act='resume'") == 2
+    assert "Goes back from step 160 to step 120: 40 steps to train again. Sure?" in stopped
     assert "no: optimizer.bin is cut off" in stopped
 
 
 def test_a_quarantined_state_is_not_offered(make_seen: Callable[..., Seen], make_status: Callable[..., Status]) -> None:
     stamp = make_status().checkpoints[0].stamp
     html = tables.checkpoints(make_seen({"state": RunState.STOPPED, "quarantined": (stamp,)}))
-    assert html.count("data-checkpoint") == 1
+    assert html.count("data-act='resume'") == 1
     assert "set aside" in html
-
-
-def test_steps_of_checkpoints_are_of_the_run(
-    make_record: Callable[..., RunRecord], make_status: Callable[..., Status]
-) -> None:
-    state = make_status().checkpoints[0]
-    assert tables.absolute_step(state, make_record()) == 120
-    of_step = replace(state, epoch=3, step_in_name=50, attempt_step=50)
-    assert tables.absolute_step(of_step, make_record()) == 90
-    assert tables.absolute_step(replace(state, final=True, epoch=None), make_record()) == 240
-    assert tables.absolute_step(state, make_record(steps_per_epoch=None)) is None
 
 
 def test_the_log_shows_the_newest_drawing_of_each_bar(tmp_path: Path) -> None:
     bar = "".join(f"\rsteps: {i}/240" for i in range(99))
-    (tmp_path / "training.log").write_bytes(f"epoch 1/6\r\n{bar}\n\x1b[31mred\x1b[0m\n\n".encode() + b"\xff\n")
-    assert log_tail(tmp_path) == ["epoch 1/6", "steps: 98/240", "red", "", "\ufffd"]
+    (tmp_path / "training.log").write_bytes(
+        f"epoch 1/6\r\n{bar}\n\x1b[31mred\x1b[0m\n\n".encode() + b"\xff\n" + bar.encode()
+    )
+    assert log_tail(tmp_path) == (["epoch 1/6", "steps: 98/240", "red", "", "\ufffd"], "steps: 98/240")
     (tmp_path / "training.log").write_text("x" * 100_000 + "\nlast\n", encoding="utf-8")
-    assert log_tail(tmp_path) == ["last"]
-    assert log_tail(tmp_path / "nowhere") == []
+    assert log_tail(tmp_path) == (["last"], "")
+    (tmp_path / "training.log").write_text("y" * 99 + "\n" + "z" * 15_000 + "\n", encoding="utf-8")
+    assert len(log_tail(tmp_path)[0][-1]) <= LOG_SHOWN + 1
+    assert log_tail(tmp_path / "nowhere") == ([], "")
 
 
 def test_samples_are_read_once_and_again_only_when_replaced(
     tmp_path: Path, make_samples: Callable[..., list[Sample]]
 ) -> None:
     store, path = Store(tmp_path), tmp_path / ".watchdog" / "samples.csv"
-    reader = Samples(path)
-    assert reader.read() == []
+    reader = SampleFile(path)
+
+    def steps() -> list[float]:
+        return reader.read().column("step").tolist()
+
+    assert steps() == []
     samples = make_samples(5)
     store.append_samples(samples[:3])
-    assert reader.read() == samples[:3]
+    first = reader.read()
+    np.testing.assert_array_equal(first.rows, history_of(samples[:3]).rows)
     with path.open("ab") as file:
         file.write(b"9999999,0,")
-    assert reader.read() == samples[:3], "a line half written is left for later"
+    assert steps() == [1, 2, 3], "a line half written is left for later"
     with path.open("ab") as file:
-        file.write(b"nonsense\n")
+        file.write(b"nonsense\n,,,,,,,,,,\n1,inf,,,,,,,1,,\n9e99,0,,,,,,,1,,\n")
     store.append_samples(samples[3:])
-    assert reader.read() == samples
-    path.with_suffix(".new").write_text("at,gpu,step,later_column\n1.0,0,7,x\n", encoding="utf-8")
+    assert steps() == [1, 2, 3, 4, 5]
+    assert first.column("step").tolist() == [1, 2, 3], "who holds an older look keeps it"
+    store.append_samples(make_samples(3000, first_step=6))
+    assert steps() == list(range(1, 3006))
+    path.with_suffix(".new").write_text("at,gpu,step,later_column\n1.0,0,7,x\n2.0,0,8,1\n", encoding="utf-8")
     path.with_suffix(".new").replace(path)
-    assert [(s.at, s.step) for s in reader.read()] == [(1.0, 7)]
+    assert steps() == [8], "a column of a later version must be a number, too"
 
 
 def test_the_feed_reads_a_file_again_only_when_it_changed(tmp_path: Path, write_run: Callable[..., Store]) -> None:
@@ -270,7 +278,7 @@ def test_the_switch_shows_what_was_asked_until_it_is_taken(
     store = write_run(tmp_path / "outputs")
     there = board()
     assert there.show(None, "all").auto_resume is True
-    assert there.ask("persian-miniature", "switch", auto_resume=False) == ""
+    assert there.ask("persian-miniature", "switch", False).problem == ""
     assert store.pending_requests() == [{"kind": "switch", "auto_resume": False}]
     assert there.show(None, "all").auto_resume is False
     store.take_requests()
@@ -282,8 +290,8 @@ def test_stop_is_asked_once_and_only_of_a_live_run(
 ) -> None:
     store = write_run(tmp_path / "outputs")
     there = board()
-    assert there.ask("persian-miniature", "stop") == ""
-    assert there.ask("persian-miniature", "stop") != ""
+    assert there.ask("persian-miniature", "stop").problem == ""
+    assert there.ask("persian-miniature", "stop").problem != ""
     assert store.pending_requests() == [{"kind": "stop"}]
     show = there.show(None, "all")
     assert not show.may_stop
@@ -295,7 +303,7 @@ def test_a_name_that_is_no_run_leaves_no_request(
     tmp_path: Path, board: Callable[..., Board], write_run: Callable[..., Store], name: str | None
 ) -> None:
     write_run(tmp_path / "outputs")
-    assert board().ask(name, "stop") == "There is no such run any more."
+    assert board().ask(name, "stop").problem == "There is no such run any more."
     assert not list(tmp_path.rglob("requests"))
 
 
@@ -306,7 +314,7 @@ def test_resume_takes_only_a_checkpoint_it_knows(
     tmp_path: Path, board: Callable[..., Board], write_run: Callable[..., Store], checkpoint: str, fine: bool
 ) -> None:
     store = write_run(tmp_path / "outputs", record={"state": RunState.STOPPED})
-    assert (board().ask("persian-miniature", "resume", checkpoint=checkpoint) == "") is fine
+    assert (board().ask("persian-miniature", "resume", checkpoint).problem == "") is fine
     assert store.pending_requests() == ([{"kind": "resume", "checkpoint": checkpoint}] if fine else [])
 
 

@@ -1,0 +1,334 @@
+() => {
+  // What the tab does in the page: it asks for news while the tab is shown, keeps times up to date, shows values under
+  // the pointer, asks once before what cannot be undone, tells when a run needs a look, and defuses two habits of
+  // FluxGym's own script: scrolling the window to the bottom every half second, and overwriting the train script after
+  // any input event that reaches `document`.
+  if (window.fluxgymWatchdog) return;
+  const own = window.fluxgymWatchdog = {wish: "", shown: false};
+  const LOOK_MS = 2000, LOOK_IN_BACKGROUND_MS = 10000, CHECK_MS = 200, SURE_MS = 8000;
+  const byId = (id) => document.getElementById(id);
+  const within = (node) => node instanceof Element && node.closest("#watchdog-tab") !== null;
+
+  // Asking for news: only while the tab is shown; else slowly, and only where the reader wants to be alerted.
+  let lookedAt = 0;
+  const look = () => {
+    const button = byId("watchdog-look");
+    if (button) { lookedAt = Date.now(); button.click(); }
+  };
+  const soon = () => { lookedAt = Math.min(lookedAt, Date.now() - LOOK_MS + 250); };
+
+  // FluxGym's autoscroll is taken away while the tab is shown, and given back if it was us who took it.
+  let took = false;
+  const scrollSwitch = () => byId("autoscroll");
+  const enter = () => {
+    const button = scrollSwitch();
+    if (button && button.classList.contains("on")) { button.classList.remove("on"); took = true; }
+    look();
+  };
+  const leave = () => {
+    const button = scrollSwitch();
+    if (took && button) button.classList.add("on");
+    took = false;
+    unpoint();
+  };
+  const check = () => {
+    const tab = byId("watchdog-tab");
+    const shown = tab !== null && tab.offsetParent !== null;
+    if (shown !== own.shown) { own.shown = shown; if (shown) enter(); else leave(); }
+    const pause = document.hidden || !shown ? LOOK_IN_BACKGROUND_MS : LOOK_MS;
+    if ((shown || alerting()) && Date.now() - lookedAt >= pause) look();
+  };
+  setInterval(check, CHECK_MS);
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) soon(); });
+  document.addEventListener("click", (event) => {
+    if (event.isTrusted && event.target === scrollSwitch()) took = false;
+    setTimeout(check, 0);
+    if (within(event.target) && event.target.id !== "watchdog-look") soon();
+  }, true);
+
+  // Input events of the tab end at the body: Gradio listens below it, FluxGym's refresh at the document above it.
+  document.body.addEventListener("input", (event) => { if (within(event.target)) event.stopPropagation(); });
+
+  // Times in the reader's own time zone, ages that grow.
+  let ahead = -Infinity;
+  const two = (n) => String(n).padStart(2, "0");
+  const duration = (s) => {
+    s = Math.max(0, Math.round(s));
+    if (s < 100) return s + " s";
+    let m = Math.round(s / 60);
+    if (m < 100) return m + " min";
+    let h = Math.floor(m / 60); m %= 60;
+    if (h < 48) return h + " h " + two(m) + " min";
+    return Math.floor(h / 24) + " d " + (h % 24) + " h";
+  };
+  const clock = (at, seconds) => {
+    const date = new Date(at * 1000), today = date.toDateString() === new Date().toDateString();
+    const day = today ? "" : date.toLocaleDateString([], {day: "numeric", month: "short"}) + " ";
+    return day + two(date.getHours()) + ":" + two(date.getMinutes()) + (seconds ? ":" + two(date.getSeconds()) : "");
+  };
+  const retime = (tab) => {
+    const now = Date.now() / 1000 + (ahead === -Infinity ? 0 : ahead);
+    for (const time of tab.querySelectorAll("time[data-at]")) {
+      const at = Number(time.dataset.at), form = time.dataset.form;
+      const text = form === "ago" ? duration(now - at) + " ago" : form === "until" ? duration(at - now) : clock(at);
+      if (time.textContent !== text) time.textContent = text;
+    }
+  };
+
+  // What Gradio replaces keeps what its reader did to it: what is unfolded, a log scrolled back, a question asked.
+  const open = new Set();
+  let logScroll = 0, serverNow = "";
+  const settle = () => {
+    const tab = byId("watchdog-tab");
+    if (!tab) return;
+    const card = tab.querySelector(".wd-card[data-now]");
+    if (card && card.dataset.now !== serverNow) {
+      serverNow = card.dataset.now;
+      ahead = Math.max(ahead, Number(serverNow) - Date.now() / 1000);  // what was made a while ago lags behind
+    }
+    retime(tab);
+    for (const details of tab.querySelectorAll("details[data-key]")) {
+      if (open.has(details.dataset.key) && !details.open) details.open = true;
+    }
+    const log = tab.querySelector(".wd-log");
+    if (log && logScroll && log.scrollTop === 0) log.scrollTop = logScroll;
+    for (const path of tab.querySelectorAll("path[data-fill]")) fill(path);
+    for (const box of tab.querySelectorAll("input[data-alert]")) box.checked = wanted(box.dataset.alert);
+    if (sure) for (const button of tab.querySelectorAll("button[data-sure]")) {
+      if (sure.key === keyOf(button) && !button.classList.contains("wd-sure")) arm(button);
+    }
+    takeAnswer(tab);
+    warn(card);
+  };
+  let settling = false;
+  new MutationObserver((changes) => {
+    if (settling || !changes.some((change) => within(change.target))) return;
+    settling = true;
+    queueMicrotask(() => { settle(); settling = false; });
+  }).observe(document.body, {childList: true, subtree: true});
+  document.addEventListener("toggle", (event) => {
+    if (!within(event.target) || !event.target.dataset.key) return;
+    if (event.target.open) open.add(event.target.dataset.key); else open.delete(event.target.dataset.key);
+  }, true);
+  document.addEventListener("scroll", (event) => {
+    const scrolled = event.target;
+    if (scrolled instanceof Element && scrolled.classList.contains("wd-log")) logScroll = scrolled.scrollTop;
+  }, true);
+  setInterval(() => { const tab = byId("watchdog-tab"); if (own.shown && tab) retime(tab); }, 1000);
+
+  // The area under a line: the line itself is sent once.
+  const fill = (line) => {
+    if (line.dataset.fill) return;
+    line.dataset.fill = "filled";
+    const floor = line.ownerSVGElement.viewBox.baseVal.height - 4;
+    const pieces = (line.getAttribute("d") || "").split("M").slice(1);
+    const area = line.cloneNode();
+    area.removeAttribute("data-name");
+    area.setAttribute("class", line.getAttribute("class").replace("wd-line", "wd-area"));
+    area.setAttribute("d", pieces.map((piece) => "M" + piece + "V" + floor + "H" + parseInt(piece, 10) + "Z").join(""));
+    line.before(area);
+  };
+
+  // What a button in the page asks for. What cannot be undone is asked once, on the button itself.
+  const ask = (kind, value) => {
+    own.wish = JSON.stringify([kind, value]);
+    byId("watchdog-do").click();
+  };
+  let sure = null;
+  const keyOf = (button) => button.dataset.act + " " + button.dataset.value;
+  const arm = (button) => {
+    button.dataset.text = button.textContent;
+    button.textContent = button.dataset.sure;
+    button.classList.add("wd-sure");
+  };
+  const disarm = () => {
+    if (sure) clearTimeout(sure.timer);
+    sure = null;
+    for (const button of document.querySelectorAll("#watchdog-tab button.wd-sure")) {
+      button.textContent = button.dataset.text;
+      button.classList.remove("wd-sure");
+    }
+  };
+  document.addEventListener("click", (event) => {
+    const button = event.target instanceof Element ? event.target.closest("button[data-act]") : null;
+    if (!button || !within(button)) { disarm(); return; }
+    if (button.dataset.sure && !button.classList.contains("wd-sure")) {
+      disarm();
+      sure = {key: keyOf(button), timer: setTimeout(disarm, SURE_MS)};
+      arm(button);
+      return;
+    }
+    disarm();
+    if (button.dataset.act !== "evidence") button.disabled = true;
+    ask(button.dataset.act, button.dataset.value);
+  });
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") { disarm(); unpoint(); } });
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (!within(form) || form.dataset.form !== "settings") return;
+    event.preventDefault();
+    const changed = {};
+    for (const field of form.elements) {
+      if (!field.name) continue;
+      const options = field.options ? [...field.options] : null;
+      const before = options ? (options.find((option) => option.defaultSelected) || options[0]).value : field.defaultValue;
+      if (field.value !== before) changed[field.name] = field.value;
+    }
+    ask("settings", changed);
+  });
+  let answered = "";
+  const takeAnswer = (tab) => {
+    const found = tab.querySelector("#watchdog-answer [data-answer]");
+    if (!found || found.dataset.number === answered) return;
+    answered = found.dataset.number;
+    const answer = JSON.parse(found.dataset.answer);
+    if (answer.kind === "settings") {
+      const says = tab.querySelector("[data-form-says]");
+      if (says) says.textContent = answer.problem;
+    } else if (answer.problem) {
+      for (const button of tab.querySelectorAll("button[data-act]:disabled")) button.disabled = false;
+    }
+    if (!answer.name) return;
+    const bytes = Uint8Array.from(atob(answer.file), (letter) => letter.charCodeAt(0));
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([bytes], {type: "application/zip"}));
+    link.download = answer.name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+  };
+
+  // A run that needs a look says so in the page's title and icon, and where its reader wants it by a sound or a
+  // notification. What was wanted is kept in this browser alone.
+  const KEY = "fluxgym-watchdog-alert-";
+  const wanted = (which) => { try { return localStorage.getItem(KEY + which) === "on"; } catch { return false; } };
+  const alerting = () => wanted("sound") || wanted("notification");
+  const sayOfAlerts = (text) => { const says = document.querySelector("[data-alert-says]"); if (says) says.textContent = text; };
+  document.addEventListener("change", (event) => {
+    const box = event.target;
+    if (!within(box) || !box.dataset.alert) return;
+    try { localStorage.setItem(KEY + box.dataset.alert, box.checked ? "on" : "off"); }
+    catch { sayOfAlerts("This browser keeps nothing for this page, so it cannot be switched on."); return; }
+    sayOfAlerts("");
+    if (!box.checked) return;
+    if (box.dataset.alert === "sound") beep();
+    else if (!("Notification" in window) || !window.isSecureContext) {
+      sayOfAlerts("This browser shows notifications only for pages over https or on this machine.");
+    } else if (Notification.permission !== "granted") {
+      Notification.requestPermission().then((answer) => {
+        if (answer !== "granted") sayOfAlerts("The browser does not allow notifications for this page.");
+      });
+    }
+  });
+  let audio = null;
+  const beep = () => {
+    try {
+      audio = audio || new AudioContext();
+      audio.resume();
+      for (const [begin, pitch] of [[0, 660], [0.25, 440]]) {
+        const tone = audio.createOscillator(), volume = audio.createGain();
+        tone.frequency.value = pitch;
+        volume.gain.value = 0.2;
+        tone.connect(volume).connect(audio.destination);
+        tone.start(audio.currentTime + begin);
+        tone.stop(audio.currentTime + begin + 0.2);
+      }
+    } catch { sayOfAlerts("This browser plays no sound for this page."); }
+  };
+  const ICON = "data:image/svg+xml," + encodeURIComponent(
+    "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'><circle cx='8' cy='8' r='8' fill='#b91c1c'/>" +
+    "<path d='M7 3h2v6H7zM7 11h2v2H7z' fill='#fff'/></svg>");
+  let title = null, icons = [], alerted = null;
+  const warn = (card) => {
+    const bad = card !== null && card.dataset.tone === "bad";
+    const text = bad ? card.dataset.name + ": " + card.dataset.label : null;
+    if (bad) {
+      if (title === null) {
+        title = document.title;
+        icons = [...document.querySelectorAll("link[rel~=icon]")].map((link) => [link, link.href]);
+        if (!icons.length) {
+          const link = document.createElement("link");
+          link.rel = "icon";
+          document.head.append(link);
+          icons = [[link, ""]];
+        }
+        for (const [link] of icons) link.href = ICON;
+      }
+      document.title = "\u26a0 " + text;
+    } else if (title !== null) {
+      document.title = title;
+      for (const [link, href] of icons) if (href) link.href = href; else link.remove();
+      title = null;
+    }
+    // Not for what was so already when the page was opened: its reader is looking.
+    if (card && alerted !== null && text !== null && text !== alerted) {
+      if (wanted("sound")) beep();
+      if (wanted("notification") && "Notification" in window && Notification.permission === "granted") {
+        try { new Notification(text, {body: "FluxGym Watchdog", tag: "fluxgym-watchdog"}); } catch { /* a phone */ }
+      }
+    }
+    if (card) alerted = text || "";
+  };
+
+  // Values under the pointer.
+  let tip = null;
+  const unpoint = () => { if (tip) tip.hidden = true; };
+  const number = (v) => Math.abs(v) >= 100 ? v.toFixed(0) : Math.abs(v) >= 10 ? v.toFixed(1) : v.toPrecision(3);
+  const valueAt = (path, x) => {
+    for (const piece of (path.getAttribute("d") || "").split("M").slice(1)) {
+      const [head, tail] = piece.split("l");
+      let [px, py] = head.match(/-?\d+/g).map(Number);
+      if (x < px - 4) continue;
+      const steps = ((tail || "").match(/-?\d+/g) || []).map(Number);
+      for (let i = 0; i + 1 < steps.length; i += 2) {
+        const nx = px + steps[i], ny = py + steps[i + 1];
+        if (x <= nx) {
+          if (nx - x <= 3) return ny;
+          return x - px <= 3 || nx === px ? py : py + (ny - py) * (x - px) / (nx - px);
+        }
+        px = nx; py = ny;
+      }
+      if (x - px <= 4) return py;
+    }
+    return null;
+  };
+  const point = (svg, left) => {
+    if (!tip) {
+      tip = document.createElement("div");
+      tip.id = "watchdog-tip";
+      tip.append(document.createElement("i"), document.createElement("div"));
+      document.body.append(tip);
+    }
+    const box = svg.getBoundingClientRect(), figure = svg.closest("figure").dataset;
+    const wide = svg.viewBox.baseVal.width, deep = svg.viewBox.baseVal.height - 4;  // 4: the margin for thick lines
+    const share = Math.min(1, Math.max(0, (left - box.left) / box.width)), x = share * wide;
+    const from = Number(figure.from), low = Number(figure.low), high = Number(figure.high);
+    const value = (y) => "log" in figure ? low * Math.pow(high / low, 1 - y / deep) : low + (high - low) * (1 - y / deep);
+    const lines = [clock(from + share * (Number(figure.to) - from), true)];
+    const paths = [...svg.querySelectorAll("path[data-name]")];
+    for (const path of paths) {
+      const y = valueAt(path, x);
+      const text = y === null ? "–" : number(value(y)) + " " + figure.unit;
+      lines.push(paths.length > 1 ? path.dataset.name + ": " + text : text);
+    }
+    const use = svg.querySelector("use"), marks = use && document.querySelector(use.getAttribute("href"));
+    for (const mark of marks ? marks.children : []) {
+      if (Math.abs(Number(mark.dataset.x) - x) * box.width / wide <= 6) lines.push("\u25be " + mark.textContent);
+    }
+    const [hair, text] = tip.children;
+    text.textContent = lines.join("\n");
+    tip.hidden = false;
+    left = box.left + share * box.width;
+    hair.style.left = left + "px";
+    hair.style.top = box.top + "px";
+    hair.style.height = box.height + "px";
+    const right = left + 14 + text.offsetWidth > document.documentElement.clientWidth;
+    text.style.left = Math.max(4, right ? left - 14 - text.offsetWidth : left + 14) + "px";
+    text.style.top = box.top + 6 + "px";
+  };
+  const plotOf = (event) => event.target instanceof Element ? event.target.closest("#watchdog-tab svg.wd-plot") : null;
+  const follow = (event) => { const svg = plotOf(event); if (svg) point(svg, event.clientX); else unpoint(); };
+  document.addEventListener("pointermove", follow, {passive: true});
+  document.addEventListener("pointerdown", follow, {passive: true});
+  document.addEventListener("scroll", unpoint, {passive: true});
+  check();
+}

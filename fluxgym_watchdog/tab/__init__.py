@@ -24,7 +24,8 @@ def build(
     """Adds the tab "Watchdog"; to be called inside the `with gr.Tabs():` of FluxGym's page.
 
     `root` is the FluxGym folder, `outputs` the folder with its runs; `problem` says what is wrong with the watchdog
-    itself, or nothing; `use` is given settings that were changed in the page. Whatever is raised halfway, the page is left as it was before: without the tab, and working.
+    itself, or nothing; `use` is given settings that were changed in the page. Whatever is raised halfway, the page is
+    left as it was before: without the tab, and working.
     """
     blocks, parent = Context.root_block, Context.block
     if blocks is None or parent is None:

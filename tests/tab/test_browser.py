@@ -205,9 +205,9 @@ def test_going_back_to_a_checkpoint_is_asked_once(
 ) -> None:
     store = write_run(outputs, now=time.time(), record={"state": RunState.STOPPED})
     page = open_page()
-    button = page.locator("button[data-checkpoint='p-000002-state']")
+    button = page.locator("button[data-act='resume'][data-value='p-000002-state']")
     button.click()
-    expect(button).to_have_text("Goes back from step 160 to step 80. Sure?")
+    expect(button).to_have_text("Goes back from step 160 to step 80: 80 steps to train again. Sure?")
     assert store.pending_requests() == []
     button.click()
     wait_until(page, lambda: store.pending_requests() == [{"kind": "resume", "checkpoint": "p-000002-state"}])

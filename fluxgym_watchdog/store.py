@@ -53,7 +53,8 @@ class Store:
         self._lock_file: IO[bytes] | None = None
         self._newer_record = False
         self._checkpoints_written: tuple[Checkpoint, ...] | None = None
-        self._checkpoints_text = ""
+        self._checkpoints: tuple[Checkpoint, ...] = ()
+        self._checkpoints_signature = (0, 0, 0)
         self._checkpoints_read: dict[str, tuple[Any, Checkpoint]] = {}
 
     # run.json and status.json
@@ -108,17 +109,20 @@ class Store:
             self._checkpoints_written = status.checkpoints
 
     def _read_checkpoints(self) -> tuple[Checkpoint, ...]:
+        path = self.folder / "checkpoints.json"
         try:
-            text = _text(self.folder / "checkpoints.json")
-            if text != self._checkpoints_text:
-                known, found = self._checkpoints_read, {}
-                for name, facts in json.loads(text).items():
+            found = path.stat()
+            signature = found.st_ino, found.st_size, found.st_mtime_ns
+            if signature != self._checkpoints_signature:
+                known, read = self._checkpoints_read, {}
+                for name, facts in json.loads(_text(path)).items():
                     same = name in known and known[name][0] == facts
-                    found[name] = known[name] if same else (facts, decode(Checkpoint, facts))
-                self._checkpoints_text, self._checkpoints_read = text, found
+                    read[name] = known[name] if same else (facts, decode(Checkpoint, facts))
+                self._checkpoints_signature, self._checkpoints_read = signature, read
+                self._checkpoints = tuple(checkpoint for _, checkpoint in read.values())
         except (OSError, ValueError, AttributeError, RecursionError):
             return ()
-        return tuple(checkpoint for _, checkpoint in self._checkpoints_read.values())
+        return self._checkpoints
 
     # events.jsonl
 

@@ -26,7 +26,7 @@ def find_runs(outputs: Path) -> list[Path]:
                 continue
             if entry.is_symlink() and Path(entry.path).resolve().parent == outputs.resolve():
                 continue  # another name for a run that is found by its own
-            touched = _touched(Path(entry.path))
+            touched = _touched(entry.path)
             if touched is not None:
                 found.append((touched, Path(entry.path)))
     return [path for _, path in sorted(found, reverse=True)]
@@ -55,9 +55,9 @@ def fluxgym_of(run_folder: Path) -> Path:
     return run_folder.parent.parent
 
 
-def _touched(run_folder: Path) -> float | None:
+def _touched(run_folder: str) -> float | None:
     newest = None
     for name in (*SCRIPT_NAMES, f"{FOLDER}/run.json"):
-        with contextlib.suppress(OSError):
-            newest = max(newest or 0.0, (run_folder / name).stat().st_mtime)
+        with contextlib.suppress(OSError):  # not a Path a file: this runs for every run, every few seconds
+            newest = max(newest or 0.0, os.stat(f"{run_folder}{os.sep}{name}").st_mtime)  # noqa: PTH116
     return newest

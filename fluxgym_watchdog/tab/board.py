@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +13,7 @@ from fluxgym_watchdog.tab import plots, preferences, requests, series, tables, v
 from fluxgym_watchdog.tab.feed import Feed
 from fluxgym_watchdog.tab.requests import Answer
 from fluxgym_watchdog.tab.seen import Seen
-from fluxgym_watchdog.tab.show import PARTS, Show
+from fluxgym_watchdog.tab.show import PARTS, Part, Show, part
 
 SPANS: dict[str, float | None] = {"15 min": 900.0, "1 h": 3600.0, "6 h": 21600.0, "all": None}
 """The ranges to choose, in seconds; None: everything."""
@@ -25,6 +23,10 @@ FEEDS = 6
 
 NAMES_S = 4.0
 """The list of runs is made anew after so many seconds."""
+
+
+REDRAW_S = 4.0
+"""Each of the two panels of plots is drawn anew after so many seconds at the earliest, in turns with the other."""
 
 
 class Board:
@@ -47,7 +49,7 @@ class Board:
         self._watchdogs_problem = problem
         self._lock = threading.Lock()
         self._feeds: OrderedDict[Path, Feed] = OrderedDict()
-        self._drawn: dict[tuple[Path, object], tuple[object, str]] = {}
+        self._drawn: dict[tuple[Path, object], tuple[object, Part]] = {}
         self._runs: dict[str, Path] = {}
         self._runs_at = 0.0
         self._problem = ""
@@ -58,22 +60,22 @@ class Board:
         With `follow` (nobody has picked the run) the newest run takes over as soon as the shown one is not live.
         """
         with self._lock:
-            now, note = self._clock(), view.note(self._watchdogs_problem())
+            now, problem = self._clock(), self._watchdogs_problem()
             settings = self._settings
             form = self._part(self._root, "settings", settings, lambda: preferences.form(settings))
             runs = self._found(now)
             if not runs:
-                blank = dict.fromkeys(PARTS, "") | {"card": note + view.nothing(self._problem), "settings": form}
-                return Show(None, (), blank)
+                nothing = part(view.note(problem) + view.nothing(self._problem))
+                return Show(None, (), dict.fromkeys(PARTS, Part()) | {"card": nothing, "settings": form})
             name = wanted if wanted in runs else next(iter(runs))
             seen = self._feed(runs[name]).look(settings, now)
             if follow and name != (newest := next(iter(runs))) and not seen.live:
                 name, seen = newest, self._feed(runs[newest]).look(settings, now)
-            parts = self._parts(runs[name], seen, span, now, log_scale=log_scale)
+            parts = self._parts(runs[name], seen, span, now, problem, log_scale=log_scale)
             return Show(
                 name=name,
                 names=tuple(runs),
-                parts=parts | {"card": note + parts["card"], "settings": form},
+                parts=parts | {"settings": form},
                 auto_resume=seen.auto_resume(settings),
                 may_switch=seen.record is not None,
                 may_stop=seen.may_stop(),
@@ -123,45 +125,49 @@ class Board:
             self._drawn = {key: drawn for key, drawn in self._drawn.items() if key[0] != dropped}
         return feed
 
-    def _parts(self, folder: Path, seen: Seen, span: str, now: float, *, log_scale: bool) -> dict[str, str]:
+    def _parts(
+        self, folder: Path, seen: Seen, span: str, now: float, problem: str, *, log_scale: bool
+    ) -> dict[str, Part]:
         """All parts that are of the run; each is made anew only when what it shows has changed, for all pages."""
         history, events, status = seen.history, seen.events, seen.status
         fresh = seen.live and not seen.stale
         newest = history.newest("at")
         end = now if fresh or newest is None else newest
         shown = series.window(history, SPANS.get(span, SPANS["15 min"]), end)
-        every_s = min(10.0, shown.bucket_s / 2)
+        every_s = min(10.0, max(REDRAW_S, shown.bucket_s / 2))
         source = (status.gpu_source, status.gpu_problem, len(status.gpus)) if status else None
-        drawn_for = ((newest or 0.0) // every_s, shown.start // every_s, len(events), events[-1:])
+        told = (len(events), events[-1:])
         idle = self._settings.gpu_threshold
         run = (seen.record, seen.requests, seen.stale, seen.held)
 
-        def part(name: str, key: object, make: Callable[[], str]) -> str:
+        def of_run(name: str, key: object, make: Callable[[], str]) -> Part:
             return self._part(folder, name, key, make)
 
         return {
-            "card": part("card", (run, status, seen.problem), lambda: view.card(seen, now)),
-            "gpu": part(
+            "card": of_run(
+                "card", (run, status, seen.problem, problem), lambda: view.note(problem) + view.card(seen, now)
+            ),
+            "gpu": of_run(
                 f"gpu {span}",
-                (drawn_for, source, idle),
+                (end // every_s, told, source, idle),
                 lambda: plots.gpu_panel(history, events, shown, status, idle),
             ),
-            "training": part(
+            "training": of_run(
                 f"training {span} {log_scale}",
-                drawn_for,
+                ((end + REDRAW_S / 2) // every_s, told),
                 lambda: plots.training_panel(history, events, shown, log_scale=log_scale),
             ),
-            "timeline": part("timeline", events, lambda: tables.timeline(events)),
-            "checkpoints": part("checkpoints", (run, *_of_table(seen)), lambda: tables.checkpoints(seen)),
-            "log": part("log", (seen.log, bool(seen.log_now)), lambda: tables.log(seen.log, seen.log_now)),
-            "log_now": part("log_now", seen.log_now, lambda: tables.log_now(seen.log_now)),
-            "host": part("host", status, lambda: view.host(seen)),
+            "timeline": of_run("timeline", events, lambda: tables.timeline(events)),
+            "checkpoints": of_run("checkpoints", (run, *_of_table(seen)), lambda: tables.checkpoints(seen)),
+            "log": of_run("log", (seen.log, bool(seen.log_now)), lambda: tables.log(seen.log, seen.log_now)),
+            "log_now": of_run("log_now", seen.log_now, lambda: tables.log_now(seen.log_now)),
+            "host": of_run("host", status, lambda: view.host(seen)),
         }
 
-    def _part(self, folder: Path, name: str, key: object, make: Callable[[], str]) -> str:
+    def _part(self, folder: Path, name: str, key: object, make: Callable[[], str]) -> Part:
         kept = self._drawn.get((folder, name))
         if kept is None or kept[0] != key:
-            kept = self._drawn[folder, name] = (key, make())
+            kept = self._drawn[folder, name] = (key, part(make()))
         return kept[1]
 
 
@@ -172,7 +178,7 @@ def _of_table(seen: Seen) -> tuple[object, ...]:
         return ()
     room = status.host.disk_free_bytes >> 28 if status.host else 0  # quarters of a GiB
     saves = status.saves
-    saving = (saves.next_bytes, saves.fits, (saves.next_in_steps or 0) // 10) if saves else None
+    saving = (saves.next_bytes, saves.fits) if saves else None
     may_go_back = seen.may_resume()
     return status.checkpoints, room, saving, may_go_back, status.step if may_go_back else None, seen.folder_bytes
 
@@ -180,11 +186,8 @@ def _of_table(seen: Seen) -> tuple[object, ...]:
 Sent = dict[str, str]
 """What a page has been sent, as marks: the parts by their text, and what its user chose."""
 
-TICK_LETTERS = 9500
+TICK_BYTES = 9500
 """So much is sent at one look; the rest waits for the next one. The first view, and another run, come whole."""
-
-_PASSING = re.compile(r"(?<=data-now=')[^']*|(?<=form='ago'>)[^<]*|(?<=form='until'>)[^<]*")
-"""What the page's script keeps up to date by itself: for that alone nothing need be sent."""
 
 
 def news(show: Show, sent: Sent) -> tuple[set[str], Sent]:
@@ -192,7 +195,7 @@ def news(show: Show, sent: Sent) -> tuple[set[str], Sent]:
 
     Names are those of the parts, and picker, auto_resume, stop and resume.
     """
-    marks = {part: _mark(text) for part, text in show.parts.items()}
+    marks = {name: part.mark for name, part in show.parts.items()}
     marks["picker"] = repr((show.name, show.names))
     marks["auto_resume"] = f"{show.name} {show.auto_resume} {show.may_switch}"
     marks["stop"] = str(show.may_stop)
@@ -200,19 +203,13 @@ def news(show: Show, sent: Sent) -> tuple[set[str], Sent]:
     changed = [name for name, mark in marks.items() if sent.get(name) != mark]
     whole = sent.get("run") != (show.name or "") or not sent.get("card")
     waited = {name: int(sent.get(f"waits {name}", "0")) for name in changed}
-    letters = 0
+    size_bytes = 0
     now: set[str] = set()
     for name in sorted(changed, key=lambda name: (name in PARTS, name != "card", -waited[name])):
-        letters += len(show.parts.get(name, "").encode())
-        if whole or not now or letters <= TICK_LETTERS:
+        more = show.parts.get(name, Part()).size_bytes
+        if whole or not size_bytes or size_bytes + more <= TICK_BYTES:
             now.add(name)
-        else:
-            letters -= len(show.parts[name].encode())
+            size_bytes += more
     later = {f"waits {name}": str(waited[name] + 1) for name in changed if name not in now}
     before = {name: mark for name, mark in sent.items() if not name.startswith("waits ")}
     return now, {**before, **{name: marks[name] for name in now}, **later, "run": show.name or ""}
-
-
-def _mark(html: str) -> str:
-    lasting = _PASSING.sub("", html)
-    return f"{zlib.crc32(lasting.encode('utf-8', 'replace')):x}.{len(lasting)}"

@@ -23,6 +23,8 @@ CSS = """
 #watchdog-plot-controls{justify-content:flex-end;align-items:center;gap:8px 20px}
 #watchdog-plot-controls>*{flex:0 0 auto!important;min-width:0!important;width:auto}
 #watchdog-plot-controls .form{background:none;border:0;box-shadow:none;flex:0 0 auto!important;min-width:0!important}
+#watchdog-tab:has(.wd-none) #watchdog-plot-controls{display:none}
+#watchdog-plot-controls .block{border:0;box-shadow:none;background:none;padding:0}
 #watchdog-log-scale label{font-size:13px;color:var(--wd-fg)}
 #watchdog-tab .wd-joined{gap:0}
 #watchdog-range .wrap{justify-content:flex-end;gap:6px}
@@ -120,6 +122,7 @@ color:inherit;background:none;overflow-wrap:normal}
 #watchdog-tab .wd td.wd-n{text-align:right;font-variant-numeric:tabular-nums}
 #watchdog-tab .wd-link{border:0;background:none;padding:2px;color:var(--wd-c0);font:inherit;cursor:pointer;
 text-decoration:underline}
+#watchdog-tab .wd-link.wd-quiet{color:var(--wd-mut)}
 #watchdog-tab .wd-link:disabled{color:var(--wd-mut);cursor:not-allowed;text-decoration:none}
 #watchdog-tab .wd-link.wd-sure{color:var(--wd-bad);font-weight:700}
 #watchdog-tab .wd td .wd-link+.wd-link{margin-left:12px}
@@ -133,6 +136,7 @@ cursor:pointer;text-align:left}
 #watchdog-tab .wd-settings{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(300px,100%),1fr));
 gap:14px 26px;margin-top:12px}
 #watchdog-tab .wd-settings>div{display:grid;grid-template-columns:1fr auto;gap:2px 10px;align-content:start}
+#watchdog-tab .wd-settings label b{font-size:14px;overflow-wrap:normal}
 #watchdog-tab .wd-settings .wd-mut{grid-column:1/3}
 #watchdog-tab .wd-settings input,#watchdog-tab .wd-settings select{width:84px;padding:4px 8px;font:inherit;
 color:var(--wd-fg);background:var(--wd-box);border:1px solid var(--wd-mut);border-radius:4px;margin-right:4px}
@@ -141,7 +145,9 @@ color:var(--wd-fg);background:var(--wd-box);border:1px solid var(--wd-mut);borde
 #watchdog-tab .wd-log-now{border-top:0!important;padding:6px 16px 12px!important}
 #watchdog-tab .wd-log-now pre{margin:0;padding:6px 10px;background:var(--background-fill-secondary,var(--wd-soft));
 border:0;color:var(--wd-fg);font:12px/1.5 ui-monospace,monospace;white-space:pre-wrap;overflow-wrap:anywhere}
-#watchdog-tab .wd-joined:has(.wd-log-now) #watchdog-log .wd-box{border-bottom:0;padding-bottom:0}
+#watchdog-tab .wd-joined:has(.wd-log-now) #watchdog-log .wd-box{border-bottom:0;padding-bottom:0;
+border-bottom-left-radius:0;border-bottom-right-radius:0}
+#watchdog-tab .wd-log-now{border-top-left-radius:0!important;border-top-right-radius:0!important}
 #watchdog-tab .wd-log{display:flex;flex-direction:column-reverse;max-height:320px;overflow:auto;
 background:var(--background-fill-secondary,var(--wd-soft));padding:8px 10px}
 #watchdog-tab .wd-log pre{margin:0;padding:0;background:none;border:0;color:var(--wd-fg);
@@ -153,7 +159,15 @@ white-space:pre-wrap;overflow-wrap:anywhere}
 padding:5px 8px;font-size:12px;line-height:1.4;color:var(--wd-fg);background:var(--wd-box);
 border:1px solid var(--wd-line);
 font-variant-numeric:tabular-nums}
-@media(max-width:640px){#watchdog-controls .form{flex-wrap:wrap}
+@media(max-width:640px){#watchdog-plot-controls{flex-wrap:wrap;justify-content:flex-start}
+#watchdog-range .wrap{justify-content:flex-start;flex-wrap:nowrap}#watchdog-range .wrap{gap:3px}
+#watchdog-range label{padding:3px 5px}
+#watchdog-tab .wd thead{display:none}#watchdog-tab .wd tbody,#watchdog-tab .wd table{display:block}
+#watchdog-tab .wd tr{display:flex;flex-wrap:wrap;gap:1px 12px;padding:7px 0;border-top:1px solid var(--wd-line)}
+#watchdog-tab .wd td{border:0;padding:0}#watchdog-tab .wd td:first-child{font-weight:600}
+#watchdog-tab .wd td:nth-child(2)::before{content:"step "}#watchdog-tab .wd td:nth-child(5)::before{content:"sound: "}
+#watchdog-tab .wd td:last-child{position:static}#watchdog-tab .wd td:empty{display:none}
+#watchdog-controls .form{flex-wrap:wrap}
 #watchdog-controls .form>*{flex:1 1 100%!important;min-width:0!important}
 #watchdog-tab .wd-box{padding:12px}#watchdog-tab .wd-numbers b{font-size:19px}
 #watchdog-tab .wd-numbers{grid-template-columns:repeat(2,minmax(0,1fr))}}

@@ -28,7 +28,17 @@ def lay_out(board: Board, root_block: Any) -> None:
     """Adds the tab to the surrounding gr.Tabs, and the page's script to what the page does when it has loaded."""
     with gr.TabItem("Watchdog", elem_id="watchdog-tab"):
         with gr.Row(elem_id="watchdog-controls"):
-            picker = gr.Dropdown(choices=[], value=None, label="Run", elem_id="watchdog-run", scale=3, min_width=200)
+            # Any value is allowed: a page that outlives its server sends the name of a run that this one has not
+            # listed for it yet, and must not be turned away. The board looks it up.
+            picker = gr.Dropdown(
+                choices=[],
+                value=None,
+                label="Run",
+                elem_id="watchdog-run",
+                allow_custom_value=True,
+                scale=3,
+                min_width=200,
+            )
             switch = gr.Checkbox(
                 value=True, label="Auto-resume", elem_id="watchdog-auto-resume", interactive=True, min_width=150
             )
@@ -75,12 +85,14 @@ def lay_out(board: Board, root_block: Any) -> None:
         changed, after = news(show, before)
         if by_user:
             after["picked"] = "yes"
+        if picked and picked != show.name:
+            changed.add("picker")  # or the box would go on naming another run than the one that is shown
         updates = {
             "picker": gr.update(choices=list(show.names), value=show.name),
             "auto_resume": gr.update(value=show.auto_resume, interactive=show.may_switch),
             "stop": gr.update(interactive=show.may_stop, variant="stop" if show.may_stop else "secondary"),
             "resume": gr.update(interactive=show.may_resume, variant="primary" if show.may_resume else "secondary"),
-            **show.parts,
+            **{name: part.html for name, part in show.parts.items()},
         }
         sending = [updates[name] if name in changed else gr.skip() for name in (*_CONTROLS, *PARTS)]
         return (*sending, after)

@@ -11,13 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
 from fluxgym_watchdog.records import Event, Status
 from fluxgym_watchdog.tab import series
-from fluxgym_watchdog.tab.history import History
+from fluxgym_watchdog.tab.history import History, Numbers
 from fluxgym_watchdog.tab.series import Point, Window
 from fluxgym_watchdog.tab.words import clock, escape, number
 
@@ -205,7 +204,7 @@ def _figure(panel: str, plot: Plot, shown: Window) -> str:
         )
     threshold = ""
     if plot.threshold is not None:
-        threshold = f"<path class='wd-threshold' d='M0 {_y(plot.threshold, plot)}H{WIDTH}'/>"
+        threshold = f"<path class='wd-threshold' d='M0 {_y(np.array(plot.threshold), plot)}H{WIDTH}'/>"
     label = escape(f"{plot.title}, now {plot.now}")
     scale = " data-log=''" if plot.logarithmic else ""
     return (
@@ -222,30 +221,28 @@ def _figure(panel: str, plot: Plot, shown: Window) -> str:
 def _path(piece: list[Point], plot: Plot, shown: Window) -> str:
     """A path of whole, relative coordinates; points on the way of a level line are left out. A lonely point becomes a
     short dash."""
-    scale = WIDTH / (shown.end - shown.start)
-    corners: list[tuple[int, int]] = []
-    for at, value in piece:
-        point = (min(WIDTH, max(0, round((at - shown.start) * scale))), _y(value, plot))
-        if corners and point == corners[-1]:
-            continue
-        if len(corners) > 1 and corners[-1][1] == point[1] == corners[-2][1]:
-            corners.pop()
-        corners.append(point)
-    if len(corners) == 1:
-        corners.append((corners[0][0] + 1, corners[0][1]))
-    steps: list[str] = []
-    for (x0, y0), (x1, y1) in pairwise(corners):
-        dx, dy = str(x1 - x0), str(y1 - y0)
-        steps.append(f"{'' if dx.startswith('-') or not steps else ' '}{dx}{'' if dy.startswith('-') else ' '}{dy}")
-    return f"M{corners[0][0]} {corners[0][1]}l{''.join(steps)}"
+    at, values = np.array(piece).T
+    x = np.clip(np.rint((at - shown.start) * (WIDTH / (shown.end - shown.start))), 0, WIDTH).astype(int)
+    y = _y(values, plot)
+    new: Numbers = np.append(True, (np.diff(x) != 0) | (np.diff(y) != 0))
+    x, y = x[new], y[new]
+    turns: Numbers = np.append(np.append(True, (np.diff(y)[:-1] != 0) | (np.diff(y)[1:] != 0)), True)[: len(x)]
+    x, y = x[turns], y[turns]
+    if len(x) == 1:
+        x, y = np.append(x, x + 1), np.append(y, y)
+    steps = "".join([f" {dx}{dy}" if dy < 0 else f" {dx} {dy}" for dx, dy in zip(_steps(x), _steps(y), strict=True)])
+    return f"M{x[0]} {y[0]}l{steps[1:]}"
 
 
-def _y(value: float, plot: Plot) -> int:
+def _steps(values: Numbers) -> list[int]:
+    return np.diff(values).tolist()  # type: ignore[no-any-return]
+
+
+def _y(values: Numbers, plot: Plot) -> Numbers:
     low, high = plot.low, plot.high
     if plot.logarithmic:
-        low, high, value = math.log10(low), math.log10(high), math.log10(max(value, low))
-    share = (value - low) / (high - low)
-    return round(HEIGHT * (1 - min(1.0, max(0.0, share))))
+        low, high, values = math.log10(low), math.log10(high), np.log10(np.maximum(values, low))
+    return np.rint(HEIGHT * (1 - np.clip((values - low) / (high - low), 0, 1))).astype(int)
 
 
 class _Marks:

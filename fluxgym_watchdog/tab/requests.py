@@ -86,10 +86,11 @@ def _delete(store: Store, seen: Seen, stamp: object) -> Answer:
 
 def _delete_older(store: Store, seen: Seen, stamp: object) -> Answer:
     """All that may go and is not newer than the state of that stamp: what came since was not in the question."""
-    newest = next((c for c in seen.deletable() if c.stamp == stamp), None)
+    states = seen.unneeded()
+    newest = next((c for c in states if c.stamp == stamp), None)
     if newest is None:
         return _deleted(store, [])
-    return _deleted(store, [c.stamp for c in seen.deletable() if c.saved_at <= newest.saved_at])
+    return _deleted(store, [c.stamp for c in states if c.saved_at <= newest.saved_at])
 
 
 def _deleted(store: Store, stamps: list[str]) -> Answer:

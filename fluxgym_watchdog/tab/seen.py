@@ -90,6 +90,12 @@ class Seen:
             if c is not kept and not (self.live and (c.stamp == begun or (kept and c.saved_at >= kept.saved_at)))
         ]
 
+    def unneeded(self) -> list[Checkpoint]:
+        """Of those, what can go without a thought: the newest sound one stays as a second way back."""
+        states = self.deletable()
+        spare = next((c for c in states if self.resumable(c) and not c.aside), None)
+        return [c for c in states if self.state is RunState.FINISHED or c is not spare]
+
     def may_stop(self) -> bool:
         """Whether Stop would do anything."""
         return self.live and not self.pending("stop")

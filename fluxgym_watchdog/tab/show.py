@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,13 +11,34 @@ PARTS = ("card", "gpu", "training", "timeline", "checkpoints", "log", "log_now",
 """The parts that are HTML, in the order they are sent."""
 
 
+_PASSING = re.compile(r"(data-now='|form='ago'>|form='until'>)[^'<]*")
+"""What the page's script keeps up to date by itself: for that alone nothing need be sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part's HTML, how many bytes it takes, and a mark that is another when there is something new in it."""
+
+    html: str = ""
+    size_bytes: int = 0
+    mark: str = ""
+
+
+def part(html: str) -> Part:
+    """The HTML as a part."""
+    size_bytes = len(html.encode("utf-8", "replace"))
+    passing = "data-now=" in html or "form='ago'" in html or "form='until'" in html  # looked for in a moment
+    lasting = (_PASSING.sub(r"\1", html) if passing else html).encode("utf-8", "replace")
+    return Part(html, size_bytes, f"{zlib.crc32(lasting):x}.{len(lasting)}")
+
+
 @dataclass(frozen=True, slots=True)
 class Show:
-    """What a page shows: its run (None: there is none), the runs to pick from, the HTML of each part, the controls."""
+    """What a page shows: its run (None: there is none), the runs to pick from, each part, the controls."""
 
     name: str | None
     names: tuple[str, ...]
-    parts: Mapping[str, str]
+    parts: Mapping[str, Part]
     auto_resume: bool = True
     may_switch: bool = False
     may_stop: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from fluxgym_watchdog.records import Checkpoint, CheckpointKind, Event, RunState
 from fluxgym_watchdog.tab.seen import Seen
@@ -21,7 +21,7 @@ def timeline(events: Sequence[Event]) -> str:
             "What happened",
             "<p class='wd-empty'>Nothing yet. Each thing that the watchdog sees or does is told here.</p>",
         )
-    lines, more = _fitting([_line(event) for event in reversed(events)])
+    lines, more = _fitting((_line(event) for event in reversed(events)), len(events))
     older = f"<p class='wd-mut'>and {more} older</p>" if more else ""
     return _box("What happened", f"<ol class='wd-lines' tabindex='0' aria-label='what happened'>{lines}</ol>{older}")
 
@@ -34,7 +34,7 @@ def checkpoints(seen: Seen) -> str:
     deletable = seen.deletable()
     stamps = {c.stamp for c in deletable}
     rows, more = _fitting(
-        [_row(checkpoint, seen, deletable=checkpoint.stamp in stamps) for checkpoint in found[:100]], len(found)
+        (_row(checkpoint, seen, deletable=checkpoint.stamp in stamps) for checkpoint in found), len(found)
     )
     head = "".join(f"<th scope='col'>{name}</th>" for name in ("What", "Step", "Size", "Saved", "Sound"))
     head += "<th><span class='wd-unseen'>What to do</span></th>"
@@ -46,7 +46,7 @@ def checkpoints(seen: Seen) -> str:
     return _box(
         "Checkpoints",
         f"<div class='wd-scroll' tabindex='0' role='group' aria-label='checkpoints'>{table}</div>"
-        f"<p class='wd-mut'>{total}.</p>{_room(seen)}{_upload(seen)}{_clearing(deletable)}",
+        f"<p class='wd-mut'>{total}.</p>{_room(seen)}{_upload(seen)}{_clearing(seen.unneeded())}",
     )
 
 
@@ -74,15 +74,16 @@ def action(act: str, value: str, text: str, sure: str = "", style: str = "wd-lin
     )
 
 
-def _fitting(parts: Sequence[str], of: int | None = None) -> tuple[str, int]:
-    """The first parts, joined, as many as one part of the page may hold; and how many are left out."""
-    letters, kept = 0, 0
+def _fitting(parts: Iterable[str], of: int) -> tuple[str, int]:
+    """The first of so many parts, joined, as many as one part of the page may hold; and how many are left out."""
+    letters = 0
+    kept: list[str] = []
     for part in parts:
         letters += len(part)
         if kept and letters > PART_LETTERS:
             break
-        kept += 1
-    return "".join(parts[:kept]), (len(parts) if of is None else of) - kept
+        kept.append(part)
+    return "".join(kept), of - len(kept)
 
 
 def _line(event: Event) -> str:
@@ -90,7 +91,7 @@ def _line(event: Event) -> str:
     folded = ""
     if event.evidence:
         facts = "".join(
-            f"<div><dt>{escape(str(key).replace('_', ' '))}</dt><dd>{_fact(value)}</dd></div>"
+            f"<div><dt>{_name(key)}</dt><dd>{_fact(value)}</dd></div>"
             for key, value in event.evidence.items()
             if value not in (None, "", [])
         )
@@ -123,7 +124,7 @@ def _row(checkpoint: Checkpoint, seen: Seen, *, deletable: bool) -> str:
     buttons = _resume_button(checkpoint, seen)
     if deletable:
         sure = f"Delete {checkpoint.name} and free {size(checkpoint.size_bytes)}?"
-        buttons += action("delete", checkpoint.stamp, "Delete", sure)
+        buttons += action("delete", checkpoint.stamp, "Delete", sure, "wd-link wd-quiet")
     aside = " class='wd-old'" if checkpoint.aside else ""
     return (
         f"<tr{aside}><td title='{escape(checkpoint.name)}'>{what}</td>"
@@ -154,8 +155,7 @@ def _room(seen: Seen) -> str:
     if saves is None or saves.next_bytes is None:
         return f"<p class='wd-mut'>{text}.</p>"
     about = "about " if saves.estimated else ""
-    when = f" in {many(saves.next_in_steps, 'step')}" if saves.next_in_steps is not None and seen.live else ""
-    text += f". The next save{when} takes {about}{size(saves.next_bytes)}"
+    text += f". The next save takes {about}{size(saves.next_bytes)}"
     if saves.fits is False:
         return f"<p class='wd-bad'>{text}: <b>it does not fit.</b> Make room, or it fails.</p>"
     return f"<p class='wd-mut'>{text}{': it fits' if saves.fits else ''}.</p>"
@@ -187,12 +187,16 @@ def _clearing(deletable: Sequence[Checkpoint]) -> str:
 
 def _fact(value: object) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{escape(k)} {_fact(v)}" for k, v in value.items() if v not in (None, ""))
+        return ", ".join(f"{_name(k)} {_fact(v)}" for k, v in value.items() if v not in (None, ""))
     if isinstance(value, (list, tuple)):
         return "<br>".join(_fact(v) for v in value)
     if isinstance(value, float):
         return escape(f"{value:.6g}")
     return escape(value)
+
+
+def _name(key: object) -> str:
+    return escape(str(key).replace("_", " "))
 
 
 def _box(title: str, inner: str) -> str:

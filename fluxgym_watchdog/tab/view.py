@@ -36,6 +36,8 @@ from fluxgym_watchdog.tab.words import (
     until,
 )
 
+_DOING = frozenset({RunState.STARTING, RunState.TRAINING, RunState.SUSPECT, RunState.STALLED})
+"""States in which a trainer is doing something that the card names."""
 _EXPLAINED = frozenset({RunState.STALLED, RunState.CRASHED, RunState.FAILED, RunState.WAITING, RunState.STOPPED})
 """States whose reason and advice the card gives."""
 
@@ -125,7 +127,7 @@ def nothing(problem: str = "") -> str:
         "by itself after a hang or a crash."
     )
     tone = "bad" if problem else "info"
-    return f"<section class='wd wd-box wd-card wd-tone-{tone}'><p class='wd-says'>{text}</p></section>"
+    return f"<section class='wd wd-box wd-card wd-none wd-tone-{tone}'><p class='wd-says'>{text}</p></section>"
 
 
 def _card(seen: Seen, now: float, tone: str, label: str, body: str) -> str:
@@ -141,8 +143,11 @@ def _card(seen: Seen, now: float, tone: str, label: str, body: str) -> str:
             facts.append("started by something else: its output cannot be read")
     if record and seen.live and not record.auto_resume:
         facts.append("watching only: auto-resume is off")
-    if seen.status and seen.live and (what := doing(seen.status)):
-        facts.insert(0, escape(what))
+    if seen.status and seen.state in _DOING and not seen.stale and (what := doing(seen.status)):
+        if seen.state in (RunState.STARTING, RunState.TRAINING):
+            label = f"{what[0].upper()}{what[1:]}"
+        else:
+            facts.insert(0, escape(what))
     return (
         f"<section class='wd wd-box wd-card wd-tone-{tone}' data-now='{now:.1f}' data-state='{seen.state.value}' "
         f"data-tone='{tone}' data-name='{escape(seen.name)}' data-label='{escape(label)}'><div class='wd-top'>"
@@ -207,7 +212,7 @@ def _numbers(seen: Seen, now: float) -> str:
     if seen.live and status.step:
         cells += _at_risk(seen, now)
     if status.host:
-        cells.append((memory(status.host.disk_free_bytes), f"disk left{_next_save(status)}"))
+        cells.append((memory(status.host.disk_free_bytes), f"disk left{_next_save(status) if seen.live else ''}"))
     inner = "".join(f"<div><b>{value}</b><span>{text}</span></div>" for value, text in cells)
     return f"<div class='wd-numbers'>{inner}</div>" if cells else ""
 
@@ -218,9 +223,10 @@ def _at_risk(seen: Seen, now: float) -> list[tuple[str, str]]:
     saves = status.saves if status else None
     if saves is not None:
         steps = many(saves.since_steps, "step")
+        coming = f"; the next one in {many(saves.next_in_steps, 'step')}" if saves.next_in_steps is not None else ""
         if saves.since_s is None:
-            return [(steps, "of work since the last save")]
-        return [(duration(saves.since_s), f"of work since the last save, {steps}")]
+            return [(steps, f"of work since the last save{coming}")]
+        return [(duration(saves.since_s), f"of work since the last save, {steps}{coming}")]
     began = record.began_at if record else 0.0
     sound = [c.saved_at for c in seen.checkpoints if c.kind is CheckpointKind.STATE and c.sound and not c.aside]
     newest = max((at for at in sound if at >= began), default=None)
@@ -250,7 +256,7 @@ def _saves(seen: Seen) -> str:
         return html
     closer = action("saves", "closer", _offered(saves.offer), style="wd-button")
     keep = action("saves", "keep", "Keep as the script says", style="wd-button")
-    return f"{html}<p>{closer}{keep}</p>"
+    return f"{html}<p><b>Save more often?</b></p><p>{closer}{keep}</p>"
 
 
 def _offered(offer: SaveOffer) -> str:

@@ -113,7 +113,7 @@ def test_a_waiting_run_counts_down(make_seen: Callable[..., Seen]) -> None:
 
 def test_caching_is_said_with_its_count(make_seen: Callable[..., Seen]) -> None:
     status = {"phase": Phase.CACHING_LATENTS, "count": 3, "count_total": 20}
-    assert "caching latents, 3 of 20" in view.card(make_seen(None, status), NOW)
+    assert "Caching latents, 3 of 20" in view.card(make_seen(None, status), NOW)
 
 
 @pytest.mark.parametrize(("held", "words_"), [(False, "Nobody watches this run"), (True, "busy or hangs")])
@@ -295,7 +295,7 @@ def test_stop_is_asked_once_and_only_of_a_live_run(
     assert store.pending_requests() == [{"kind": "stop"}]
     show = there.show(None, "all")
     assert not show.may_stop
-    assert "Asked to stop" in show.parts["card"]
+    assert "Asked to stop" in show.parts["card"].html
 
 
 @pytest.mark.parametrize("name", ["", "nobody", "../persian-miniature", "/etc", None])
@@ -345,9 +345,12 @@ def test_a_page_that_picked_nothing_follows_the_newest_run_once_its_own_is_over(
 
 
 def test_no_runs_and_an_unreadable_folder_say_so(tmp_path: Path) -> None:
-    assert "Press Start in the Gym tab" in Board(tmp_path / "no", Settings(), find_runs).show(None, "all").parts["card"]
+    assert (
+        "Press Start in the Gym tab"
+        in Board(tmp_path / "no", Settings(), find_runs).show(None, "all").parts["card"].html
+    )
     (tmp_path / "file").write_text("", encoding="utf-8")
-    card = Board(tmp_path / "file", Settings(), find_runs).show(None, "all").parts["card"]
+    card = Board(tmp_path / "file", Settings(), find_runs).show(None, "all").parts["card"].html
     assert "cannot be read" in card
 
 
@@ -356,18 +359,18 @@ def test_the_watchdogs_own_problem_stands_above_the_card_until_it_is_over(
 ) -> None:
     problems = [f"a.yaml: {HOSTILE}"]
     there = Board(tmp_path / "outputs", Settings(), find_runs, clock=lambda: NOW, problem=lambda: " ".join(problems))
-    without_runs = there.show(None, "all").parts["card"]
+    without_runs = there.show(None, "all").parts["card"].html
     write_run(tmp_path / "outputs")
     there = Board(tmp_path / "outputs", Settings(), find_runs, clock=lambda: NOW, problem=lambda: " ".join(problems))
-    with_run = there.show(None, "all").parts["card"]
+    with_run = there.show(None, "all").parts["card"].html
     assert "No training yet" in without_runs
     assert "persian-miniature" in with_run
     for html in (without_runs, with_run):
         assert text_of(html).strip().startswith("A.yaml: <script>alert(1)")
         assert not Tags(html).names & {"script", "img"}
     problems.clear()
-    assert there.show(None, "all").parts["card"] in with_run
-    assert "wd-note" not in there.show(None, "all").parts["card"]
+    assert there.show(None, "all").parts["card"].html in with_run
+    assert "wd-note" not in there.show(None, "all").parts["card"].html
 
 
 def test_a_look_at_a_long_run_is_quick(tmp_path: Path, write_run: Callable[..., Store], make_samples: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
@@ -67,24 +67,43 @@ def _types(kind: type) -> dict[str, Any]:
 
 
 def _value(declared: Any, found: Any) -> Any:
+    return _reader(declared)(found)
+
+
+@cache
+def _reader(declared: Any) -> Callable[[Any], Any]:
+    """What reads a value of a declared type; made once a type, since thousands of records are read at a time."""
     origin, arguments = typing.get_origin(declared), typing.get_args(declared)
     if declared is object:
-        return found
+        return lambda found: found
     if origin is types.UnionType:  # `X | None` is the only kind of union in records
-        return None if found is None else _value(arguments[0], found)
-    if origin is tuple and isinstance(found, list):
-        return tuple(_value(arguments[0], value) for value in found)
-    if origin is Mapping and isinstance(found, dict):
-        return {_key(arguments[0], key): _value(arguments[1], value) for key, value in found.items()}
+        read = _reader(arguments[0])
+        return lambda found: None if found is None else read(found)
+    if origin is tuple:
+        read = _reader(arguments[0])
+        return lambda found: tuple(map(read, _checked(found, list, declared)))
+    if origin is Mapping:
+        read = _reader(arguments[1])
+        return lambda found: {
+            _key(arguments[0], key): read(value) for key, value in _checked(found, dict, declared).items()
+        }
     if isinstance(declared, type) and issubclass(declared, Enum):
-        return declared(found)
+        return declared
     if is_dataclass(declared):
-        return decode(cast(type, declared), found)
-    if declared is float and type(found) is int:
-        if abs(found) > LARGEST_NUMBER:
-            raise ValueError(f"{str(found)[:20]}… is too large")
-        return float(found)
-    if type(found) is not declared:
+        return lambda found: decode(cast(type, declared), found)
+    if declared is float:
+        return lambda found: _float(found) if type(found) is int else _checked(found, float, declared)
+    return lambda found: _checked(found, declared, declared)
+
+
+def _float(found: int) -> float:
+    if abs(found) > LARGEST_NUMBER:
+        raise ValueError(f"{str(found)[:20]}… is too large")
+    return float(found)
+
+
+def _checked(found: Any, kind: type, declared: Any) -> Any:
+    if type(found) is not kind:
         raise ValueError(f"{found!r:.80} is not {getattr(declared, '__name__', declared)}")
     return found
 

@@ -77,7 +77,22 @@
 
   // What Gradio replaces keeps what its reader did to it: what is unfolded, a log scrolled back, a question asked.
   const open = new Set();
-  let logScroll = 0, serverNow = "";
+  let logScroll = 0, serverNow = "", focused = null;
+  const FOCUSABLE = "button, summary, input, select, [tabindex]";
+  const placeOf = (node) => {
+    const part = node.closest("[id^=watchdog-]:not(#watchdog-tab)");
+    return part && {part: part.id, key: keyOf(node), number: [...part.querySelectorAll(FOCUSABLE)].indexOf(node)};
+  };
+  const refocus = () => {
+    if (!focused || (document.activeElement && document.activeElement !== document.body)) return;
+    const found = [...(byId(focused.part)?.querySelectorAll(FOCUSABLE) || [])];
+    const node = focused.key ? found.find((each) => keyOf(each) === focused.key) : found[focused.number];
+    if (node) node.focus({preventScroll: true});
+  };
+  document.addEventListener("pointerdown", () => { focused = null; }, true);
+  document.addEventListener("focusin", (event) => {
+    focused = within(event.target) && event.target.matches(FOCUSABLE) ? placeOf(event.target) : null;
+  });
   const settle = () => {
     const tab = byId("watchdog-tab");
     if (!tab) return;
@@ -99,6 +114,7 @@
     }
     takeAnswer(tab);
     warn(card);
+    refocus();
   };
   let settling = false;
   new MutationObserver((changes) => {
@@ -135,7 +151,7 @@
     byId("watchdog-do").click();
   };
   let sure = null;
-  const keyOf = (button) => button.dataset.act + " " + button.dataset.value;
+  const keyOf = (node) => node.dataset.act ? node.dataset.act + " " + node.dataset.value : "";
   const arm = (button) => {
     button.dataset.text = button.textContent;
     button.textContent = button.dataset.sure;
@@ -162,7 +178,6 @@
     if (button.dataset.act !== "evidence") button.disabled = true;
     ask(button.dataset.act, button.dataset.value);
   });
-  document.addEventListener("keydown", (event) => { if (event.key === "Escape") { disarm(); unpoint(); } });
   document.addEventListener("submit", (event) => {
     const form = event.target;
     if (!within(form) || form.dataset.form !== "settings") return;
@@ -296,6 +311,7 @@
       tip = document.createElement("div");
       tip.id = "watchdog-tip";
       tip.append(document.createElement("i"), document.createElement("div"));
+      tip.lastChild.setAttribute("role", "status");
       document.body.append(tip);
     }
     const box = svg.getBoundingClientRect(), figure = svg.closest("figure").dataset;
@@ -330,5 +346,15 @@
   document.addEventListener("pointermove", follow, {passive: true});
   document.addEventListener("pointerdown", follow, {passive: true});
   document.addEventListener("scroll", unpoint, {passive: true});
+  let keyed = 1;
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") { disarm(); unpoint(); return; }
+    const svg = plotOf(event), step = {ArrowLeft: -0.01, ArrowRight: 0.01}[event.key];
+    if (!svg || !step) return;
+    event.preventDefault();
+    keyed = Math.min(1, Math.max(0, keyed + step * (event.shiftKey ? 10 : 1)));
+    const box = svg.getBoundingClientRect();
+    point(svg, box.left + keyed * box.width);
+  });
   check();
 }

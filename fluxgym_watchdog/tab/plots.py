@@ -212,7 +212,7 @@ def _figure(panel: str, plot: Plot, shown: Window) -> str:
         f"data-high='{plot.high:.6g}' data-unit='{escape(plot.unit)}'{scale}>"
         f"<figcaption><b>{escape(plot.title)}</b><span>{escape(plot.now)}</span></figcaption>"
         f"<div class='wd-axis' aria-hidden='true'><i>{plot.high:.4g} {escape(plot.unit)}</i><i>{plot.low:.4g}</i></div>"
-        f"<svg class='wd-plot' viewBox='0 -3 {WIDTH} {HEIGHT + 4}' preserveAspectRatio='none' role='img' "
+        f"<svg class='wd-plot' viewBox='0 -3 {WIDTH} {HEIGHT + 4}' preserveAspectRatio='none' role='img' tabindex='0' "
         f"aria-label='{label}'><path class='wd-grid' d='M0 0H{WIDTH}M0 {HEIGHT // 2}H{WIDTH}M0 {HEIGHT}H{WIDTH}'/>"
         f"{''.join(drawn)}{threshold}<use href='#wd-marks-{panel}'/></svg></figure>"
     )

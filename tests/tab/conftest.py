@@ -1,9 +1,9 @@
-"""Builders for the tab's tests: a run folder written through the store, with a fixed history before `now`."""
+"""For the tab's tests: a run folder written through the store, with a history before `now`, and pages to see it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,15 @@ from fluxgym_watchdog.records import (
     Sample,
     Status,
 )
+from fluxgym_watchdog.settings import Settings
 from fluxgym_watchdog.store import Store
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+import gradio as gr
+
+from fluxgym_watchdog import tab
+from tests.browsing import Pages, chromium
 
 GIB = 1024**3
 
@@ -131,3 +137,67 @@ def write_run(
         return store
 
     return write
+
+
+TRAPS = """() => {
+  window.documentInputs = 0;
+  const button = document.querySelector("#autoscroll");
+  button.addEventListener("click", () => button.classList.toggle("on"));
+  document.addEventListener("input", () => { window.documentInputs += 1; });
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Path:
+    folder = tmp_path / "outputs"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def serve(outputs: Path) -> Iterator[Callable[..., str]]:
+    """Serves a page with FluxGym's two habits and our tab, until it is asked for another or the test is over."""
+    served: list[gr.Blocks] = []
+
+    def serving(settings: Settings | None = None, port: int | None = None, **arguments: Any) -> str:
+        while served:
+            served.pop().close()
+        with gr.Blocks() as demo:
+            with gr.Tabs():
+                with gr.TabItem("Gym"):
+                    gr.HTML("<button id='autoscroll' class='on'>Autoscroll</button>")
+                    gr.Textbox("accelerate launch", label="Train script", elem_id="script", interactive=True)
+                tab.build(outputs.parent, outputs, settings or Settings(), **arguments)
+            demo.load(None, None, None, js=TRAPS)
+        demo.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True)
+        served.append(demo)
+        return str(demo.local_url)
+
+    yield serving
+    while served:
+        served.pop().close()
+
+
+@pytest.fixture
+def address(serve: Callable[..., str]) -> str:
+    return serve()
+
+
+@pytest.fixture
+def pages(browser: Any) -> Iterator[Pages]:
+    pages = Pages(browser)
+    yield pages
+    pages.close()
+    assert pages.problems == []
+
+
+@pytest.fixture
+def open_page(pages: Pages, address: str) -> Callable[..., Any]:
+    """Opens the page at the test's address."""
+    return lambda **how: pages.open(address, **how)

@@ -2,125 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
 import pytest
 
-from fluxgym_watchdog import tab
 from fluxgym_watchdog.records import RunState
-from fluxgym_watchdog.settings import Settings
 from fluxgym_watchdog.store import Store
+from tests.browsing import needs_browser, picture, wait_until
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-expect = sync_api.expect
+expect = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed").expect
+pytestmark = needs_browser
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")]
-
-ARTEFACTS = Path(__file__).parents[1] / "artefacts"
-QUIET = (
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--disable-quic",
-)
 HOSTILE = "<img src=x onerror=window.pwned=1>"
 HOSTILE_LOG = (
     "<script>window.pwned=1</script> ${window.pwned=1} {{window.pwned=1}} <img src=x onerror=window.pwned=1>\n"
 )
-TRAPS = """() => {
-  window.documentInputs = 0;
-  const button = document.querySelector("#autoscroll");
-  button.addEventListener("click", () => button.classList.toggle("on"));
-  document.addEventListener("input", () => { window.documentInputs += 1; });
-}"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *sandbox])
-        yield found
-        found.close()
-
-
-@pytest.fixture
-def outputs(tmp_path: Path) -> Path:
-    folder = tmp_path / "outputs"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def address(outputs: Path) -> Iterator[str]:
-    """A page with FluxGym's two habits and our tab, served until the test is over."""
-    with gr.Blocks() as demo:
-        with gr.Tabs():
-            with gr.TabItem("Gym"):
-                gr.HTML("<button id='autoscroll' class='on'>Autoscroll</button>")
-                gr.Textbox("accelerate launch", label="Train script", elem_id="script", interactive=True)
-            tab.build(outputs.parent, outputs, Settings())
-        demo.load(None, None, None, js=TRAPS)
-    demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
-    yield demo.local_url
-    demo.close()
-
-
-@pytest.fixture
-def open_page(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
-    """Opens the page, which reaches nothing but the test's server; nothing may go wrong in it."""
-    contexts, problems = [], []
-
-    def note(message: Any) -> None:
-        if message.type == "error" and "watchdog" in (message.text + message.location.get("url", "")).lower():
-            problems.append(message.text)
-
-    def local_only(route: Any) -> None:
-        if "//127.0.0.1" in route.request.url:
-            route.continue_()
-        else:
-            route.abort()
-
-    def opened(*, width: int = 1280, scheme: str = "light", show: bool = True) -> Any:
-        context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
-        context.route("**/*", local_only)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", note)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.goto(f"{address}?__theme={scheme}", wait_until="domcontentloaded")
-        page.get_by_role("tab", name="Watchdog").wait_for()
-        page.wait_for_function("window.fluxgymWatchdog && window.documentInputs !== undefined")
-        if show:
-            page.get_by_role("tab", name="Watchdog").click()
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert problems == []
-
-
-def wait_until(page: Any, true: Callable[[], Any], timeout_s: float = 15.0) -> None:
-    """Waits for something outside the page; the page's requests pass through this thread meanwhile."""
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        page.wait_for_timeout(20)
-
-
-def picture(page: Any, name: str) -> None:
-    ARTEFACTS.mkdir(exist_ok=True)
-    page.screenshot(path=ARTEFACTS / f"tab-{name}-gradio{gr.__version__.split('.', maxsplit=1)[0]}.png", full_page=True)
 
 
 def test_the_tab_shows_a_run_and_what_becomes_of_it(
@@ -130,7 +30,7 @@ def test_the_tab_shows_a_run_and_what_becomes_of_it(
     expect(page.locator("#watchdog-card")).to_contain_text("No training yet")
     picture(page, "empty")
     store = write_run(outputs, now=time.time())
-    expect(page.locator("#watchdog-card")).to_contain_text("Training", timeout=20_000)
+    expect(page.locator("#watchdog-card")).to_contain_text("Training")
     expect(page.locator("#watchdog-card")).to_contain_text("step 160 of 240")
     expect(page.locator("#watchdog-gpu")).to_contain_text("GPU 0 · NVIDIA GeForce RTX 4090")
     expect(page.locator("#watchdog-training svg")).not_to_have_count(0)
@@ -144,7 +44,7 @@ def test_the_tab_shows_a_run_and_what_becomes_of_it(
     record, _ = store.read_record()
     assert record is not None
     store.write_record(replace(record, state=RunState.FAILED, reason="Out of video memory.", advice="Choose 12G."))
-    expect(page.locator("#watchdog-card")).to_contain_text("Out of video memory. Choose 12G.", timeout=10_000)
+    expect(page.locator("#watchdog-card")).to_contain_text("Out of video memory. Choose 12G.")
     page.wait_for_function("document.title.includes('persian-miniature: Failed')")
     picture(page, "failed")
 
@@ -224,8 +124,9 @@ def test_a_picked_run_stays_picked(
     page.get_by_role("option", name="older").click()
     expect(page.locator("#watchdog-card h2")).to_have_text("older")
     expect(page.locator("#watchdog-card")).to_contain_text("Finished")
-    now = page.locator("#watchdog-card .wd-card").get_attribute("data-now")
-    page.wait_for_function("(now) => document.querySelector('#watchdog-card .wd-card').dataset.now !== now", arg=now)
+    looked: list[str] = []
+    page.on("request", lambda request: looked.append(request.url) if "queue/join" in request.url else None)
+    wait_until(page, lambda: len(looked) >= 3)
     expect(page.locator("#watchdog-card h2")).to_have_text("older")
 
 

@@ -5,7 +5,7 @@
   // any input event that reaches `document`.
   if (window.fluxgymWatchdog) return;
   const own = window.fluxgymWatchdog = {wish: "", shown: false};
-  const LOOK_MS = 2000, LOOK_IN_BACKGROUND_MS = 10000, CHECK_MS = 200, SURE_MS = 8000;
+  const LOOK_MS = 2000, LOOK_IN_BACKGROUND_MS = 10000, CHECK_MS = 200, SURE_MS = 60000;
   const byId = (id) => document.getElementById(id);
   const within = (node) => node instanceof Element && node.closest("#watchdog-tab") !== null;
 
@@ -167,7 +167,7 @@
   };
   document.addEventListener("click", (event) => {
     const button = event.target instanceof Element ? event.target.closest("button[data-act]") : null;
-    if (!button || !within(button)) { disarm(); return; }
+    if (!button || !within(button)) { if (event.isTrusted) disarm(); return; }  // our own looks are clicks, too
     if (button.dataset.sure && !button.classList.contains("wd-sure")) {
       disarm();
       sure = {key: keyOf(button), timer: setTimeout(disarm, SURE_MS)};

@@ -23,7 +23,6 @@ from fluxgym_watchdog.records import (
     Host,
     Role,
     RunRecord,
-    RunState,
     Saves,
     Snapshot,
     StartPoint,
@@ -197,17 +196,15 @@ class Books:
     def delete(self, stamps: Sequence[str]) -> None:
         """Deletes the states with these stamps; tells what was deleted, and what was not and why."""
         prune.clear_leftovers(self._given.output_dir)
-        found = self.place(self._checkpoints.read())
-        usable = [c for c in found if c.sound and not c.aside and c.kind is CheckpointKind.STATE]
-        newest = max(usable, key=lambda c: (c.step or 0, c.saved_at), default=None)
+        found = {c.stamp: c for c in self.place(self._checkpoints.read())}
+        may_go = saves.deletable(self._journal.record, tuple(found.values()))
         for stamp in dict.fromkeys(stamps):
-            checkpoint = next((c for c in found if c.stamp == stamp), None)
-            name = stamp.rpartition("@")[0]
+            checkpoint, name = found.get(stamp), stamp.rpartition("@")[0]
             if checkpoint is None:
                 text = f"{name} was not deleted: it is not there any more, or was written again since."
                 self._journal.tell("delete", text, "act")
-            elif checkpoint is newest and self._journal.record.state is not RunState.FINISHED:
-                self._journal.tell("delete", f"{name} was not deleted: this run would go on from it.", "act")
+            elif checkpoint not in may_go:
+                self._journal.tell("delete", f"{name} was not deleted: this run may go on from it.", "act")
             else:
                 self._delete(checkpoint)
 

@@ -99,10 +99,10 @@ def _cast(data: bytes, kind: str, to: str) -> bytes:
     else:
         values = numpy.frombuffer(data, "<f4" if kind == "F32" else "<f2").astype("<f4")
     if to == "F32":
-        return values.tobytes()
+        return bytes(values.tobytes())
     if to == "F16":
         with numpy.errstate(over="ignore"):  # what is too large becomes infinite, as torch has it
-            return values.astype("<f2").tobytes()
+            return bytes(values.astype("<f2").tobytes())
     bits = values.view("<u4")
     rounded = ((bits + numpy.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16).astype("<u2")
     return bytes(numpy.where(numpy.isnan(values), numpy.uint16(0x7FC0), rounded).astype("<u2").tobytes())

@@ -46,7 +46,7 @@ def foresee(
     """
     wanted = chosen(asked, record.save_options)
     weights, state, estimated = _sizes(checkpoints, asked)
-    usable = [c for c in checkpoints if c.sound and c.kind is CheckpointKind.STATE and c.aside in ("", NOTHING_LEFT)]
+    usable = [c for c in checkpoints if _useful(c)]
     since = max(0, step - max([c.step for c in usable if c.step is not None and c.step <= step], default=0))
     every = _interval(wanted, record, settings)
     next_bytes = weights + state if weights is not None and state is not None else None
@@ -106,23 +106,37 @@ def offer_in_words(saves: Saves) -> str:
     )
 
 
-def prunable(record: RunRecord, checkpoints: Sequence[Checkpoint]) -> tuple[Checkpoint, ...]:
-    """The states that nothing needs any more, oldest first: of a finished run all, else all but the newest two sound.
+def deletable(record: RunRecord, checkpoints: Sequence[Checkpoint]) -> tuple[Checkpoint, ...]:
+    """The states that may be deleted at their owner's word, newest first; `checkpoints` are placed.
 
-    What may be being written at this moment is not among them.
+    Of a finished run all. Else all but the newest that a restart would use; and while somebody supervises the run only
+    those older than that one, and not the one that this attempt began from: what is newer may be being written.
     """
-    states = sorted((c for c in checkpoints if c.kind is CheckpointKind.STATE), key=lambda c: c.saved_at)
+    states = sorted((c for c in checkpoints if c.kind is CheckpointKind.STATE), key=lambda c: -c.saved_at)
     if record.state is RunState.FINISHED:
         return tuple(states)
-    needed = [c.stamp for c in states if c.sound and c.aside in ("", NOTHING_LEFT)][-2:]
-    newest = max((c.saved_at for c in states if c.stamp in needed), default=0.0)
-    writing = record.state in LIVE_STATES
-    return tuple(c for c in states if c.stamp not in needed and not (writing and c.saved_at >= newest))
+    needed = next((c for c in states if _useful(c)), None)
+    if record.state not in LIVE_STATES:
+        return tuple(c for c in states if c is not needed)
+    begun = record.attempt.resumed_from if record.attempt else None
+    older = [c for c in states if needed is not None and c.saved_at < needed.saved_at]
+    return tuple(c for c in older if c.stamp != begun)
+
+
+def prunable(record: RunRecord, checkpoints: Sequence[Checkpoint]) -> tuple[Checkpoint, ...]:
+    """Of those, what can go without a thought: the newest that is sound stays, as a second way back."""
+    found = deletable(record, checkpoints)
+    spare = next((c for c in found if _useful(c)), None) if record.state is not RunState.FINISHED else None
+    return tuple(c for c in found if c is not spare)
 
 
 def in_bytes(number: int) -> str:
     """A size as people read it: 119 MB, 2.1 GB."""
     return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB" if number >= 1e6 else f"{number} B"
+
+
+def _useful(checkpoint: Checkpoint) -> bool:
+    return checkpoint.sound and checkpoint.kind is CheckpointKind.STATE and checkpoint.aside in ("", NOTHING_LEFT)
 
 
 def _sizes(checkpoints: Sequence[Checkpoint], asked: Asked) -> tuple[int | None, int | None, bool]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from fluxgym_watchdog.judge.resume import placed
-from fluxgym_watchdog.judge.saves import foresee, in_bytes, offer_in_words, options_of, prunable
+from fluxgym_watchdog.judge.saves import deletable, foresee, in_bytes, offer_in_words, options_of, prunable
 from fluxgym_watchdog.records import Asked, Checkpoint, Host, RunRecord, RunState, SaveOffer, Saves
 from fluxgym_watchdog.settings import Settings
 from tests.judge.builders import NOW, attempt, final_state, record, state, step_state, weights
@@ -188,23 +188,36 @@ def stamps(found: tuple[Checkpoint, ...]) -> list[str]:
     return [c.name for c in found]
 
 
+def placed_in(run: RunRecord, *found: Checkpoint) -> tuple[Checkpoint, ...]:
+    return placed(found, run, Asked(epochs=6))
+
+
 def test_the_two_newest_that_can_be_gone_on_from_are_needed() -> None:
     found = (state(1, 40), state(2, 80), state(3, 120), state(4, 160, sound=False, reason="is cut off"), weights(1))
     run = record(state=RunState.STOPPED, quarantined=(state(3, 120).stamp,))
-    assert stamps(prunable(run, placed(found, run, Asked(epochs=6)))) == ["x-000003-state", "x-000004-state"]
+    assert stamps(prunable(run, placed_in(run, *found))) == ["x-000004-state", "x-000003-state"]
+    assert stamps(deletable(run, placed_in(run, *found))) == ["x-000004-state", "x-000003-state", "x-000001-state"]
 
 
-def test_what_may_be_being_written_is_left_alone() -> None:
+def test_what_may_be_being_written_or_read_is_left_alone() -> None:
     half = state(4, 160, sound=False, reason="is cut off")
-    run = record(state=RunState.TRAINING)
-    found = placed((state(1, 40), state(2, 80), state(3, 120), half), run, Asked(epochs=6))
-    assert stamps(prunable(run, found)) == ["x-000001-state"]
+    run = record(state=RunState.TRAINING, attempts=(attempt(1), attempt(2, resumed_from=state(2, 80).stamp)))
+    found = placed_in(run, state(1, 40), state(2, 80), state(3, 120), half)
+    assert stamps(deletable(run, found)) == ["x-000001-state"]
+    assert deletable(run, placed_in(run, half)) == ()
+    assert prunable(run, found) == ()
 
 
 def test_a_finished_run_needs_no_state() -> None:
-    found = (state(4, 160), state(5, 200), final_state(6, 240, saved_at=NOW + 9), step_state(3, 20), weights(5))
     run = record(state=RunState.FINISHED)
-    assert len(prunable(run, placed(found, run, Asked(epochs=6)))) == 4
+    found = (state(4, 160), state(5, 200), final_state(6, 240, saved_at=NOW + 9), step_state(3, 20), weights(5))
+    assert len(prunable(run, placed_in(run, *found))) == 4
+
+
+def test_a_final_state_that_only_lacks_its_weights_is_needed() -> None:
+    run = record(state=RunState.CRASHED)
+    found = placed_in(run, state(5, 200), final_state(6, 240, saved_at=NOW + 9))
+    assert stamps(deletable(run, found)) == ["x-000005-state"]
 
 
 def test_sizes_in_words() -> None:

@@ -61,9 +61,8 @@ class Journal:
 
     def change(self, **changes: Any) -> None:
         """Changes the record, and writes it if it became another."""
-        record = replace(self.record, **changes)
-        if record != self.record:
-            self.record = record
+        if any(getattr(self.record, name) != value for name, value in changes.items()):
+            self.record = record = replace(self.record, **changes)
             self._record_written = self._write(lambda: self._store.write_record(record))
 
     def change_attempt(self, **changes: Any) -> None:
@@ -166,7 +165,7 @@ class Journal:
         checkpoints: tuple[Checkpoint, ...],
         saves: Saves | None,
     ) -> None:
-        """Replaces status.json with what this tick saw; `checkpoints` are placed (judge.resume)."""
+        """Writes what this tick saw into status.json; `checkpoints` are placed (judge.resume)."""
         self._catch_up()
         record, progress = self.record, snapshot.log if snapshot else None
         attempt = record.attempt

@@ -46,18 +46,24 @@ def _names(kind: Any) -> tuple[str, ...]:
     return tuple(f.name for f in fields(kind))
 
 
+_AS_THEY_ARE = frozenset({type(None), bool, int, str})
+"""Types that JSON holds as they are: most of what is in a record, and asking for more costs a tick its time."""
+
+
 def _plain(found: Any) -> Any:
+    if type(found) in _AS_THEY_ARE:
+        return found
     if isinstance(found, Enum):
         return found.value
+    if isinstance(found, float):
+        return found if math.isfinite(found) else None
+    if isinstance(found, (list, tuple)):
+        return [_plain(value) for value in found]
     if is_dataclass(found) and not isinstance(found, type):
         return {name: _plain(getattr(found, name)) for name in _names(type(found))}
     if isinstance(found, Mapping):
         return {str(key): _plain(value) for key, value in found.items()}
-    if isinstance(found, (list, tuple)):
-        return [_plain(value) for value in found]
-    if isinstance(found, float) and not math.isfinite(found):
-        return None
-    return found if found is None or isinstance(found, (bool, int, float, str)) else str(found)
+    return found if isinstance(found, (int, str)) else str(found)
 
 
 @cache

@@ -1,7 +1,7 @@
 """A run's .watchdog/ folder: the only place of ours that is written to, and the only one that others read.
 
     run.json        the RunRecord; replaced atomically
-    status.json     what the last tick saw; replaced atomically, not synced: it is worth nothing after a power cut
+    status.json     what the last tick saw; written over in place, not synced: it is worth nothing after a power cut
     checkpoints.json  its checkpoints, which may be thousands: written and read again only when they have changed
     events.jsonl    the timeline; appended and synced
     samples.csv     GPU and training over time; appended, thinned when it grows
@@ -36,6 +36,8 @@ __all__ = ["FOLDER", "Held", "Store", "plain"]
 FOLDER = ".watchdog"
 
 EVIDENCE_KEPT = 20
+STATUS_WAITS_S = (0.0, 0.002, 0.02)
+"""Before each try to read status.json: its writer may have been interrupted halfway."""
 
 
 class Held(Exception):
@@ -93,15 +95,37 @@ class Store:
 
     def read_status(self) -> Status | None:
         """What the last tick saw; None where nothing readable is there."""
-        try:
-            status = decode(Status, json.loads(_text(self.folder / "status.json")))
-        except (OSError, ValueError, RecursionError):
-            return None
-        return status if status.checkpoints else replace(status, checkpoints=self._read_checkpoints())
+        for wait_s in STATUS_WAITS_S:
+            time.sleep(wait_s)
+            try:
+                status = decode(Status, json.loads(_text(self.folder / "status.json")))
+            except OSError:
+                break
+            except (ValueError, RecursionError):
+                continue
+            return status if status.checkpoints else replace(status, checkpoints=self._read_checkpoints())
+        return None
 
     def write_status(self, status: Status) -> None:
-        """Replaces status.json, and checkpoints.json where they are others than before. Raises OSError."""
-        self._replace(self.folder / "status.json", json.dumps(plain(replace(status, checkpoints=()))))
+        """Writes over status.json, in one call that leaves no rest of a longer one. Raises OSError.
+
+        It is not replaced as run.json is: that took more CPU than all else in a tick, and had ext4 write to the disk
+        at every one. Nothing is decided by what is read here, so half of an old one may be seen for an instant.
+        Its checkpoints stand in checkpoints.json, which is replaced where they are others than before.
+        """
+        path = self.folder / "status.json"
+        text = json.dumps(plain(replace(status, checkpoints=()))).encode()
+        with self._writing(path):
+            file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+            try:
+                there = os.fstat(file)
+                if not stat.S_ISREG(there.st_mode):
+                    raise OSError(errno.EINVAL, "is not a file")
+                text = text.ljust(there.st_size)
+                if os.write(file, text) < len(text):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            finally:
+                os.close(file)
         path = self.folder / "checkpoints.json"
         if status.checkpoints != self._checkpoints_written or not path.exists():
             listed = {checkpoint.name: plain(checkpoint) for checkpoint in status.checkpoints}
@@ -192,11 +216,13 @@ class Store:
         return taken
 
     def _requests(self) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+        folder = self.folder / "requests"
         try:
-            names = sorted(p for p in (self.folder / "requests").iterdir() if p.suffix == ".json")
+            names = os.listdir(folder)  # noqa: PTH208 - names are enough, and this is asked at every tick
         except OSError:
             return
-        for path in names:
+        for name in sorted(n for n in names if n.endswith(".json")):
+            path = folder / name
             try:
                 found = json.loads(_text(path))
             except (OSError, ValueError, RecursionError):

@@ -33,7 +33,7 @@ from fluxgym_watchdog.records import (
     Sample,
     Status,
 )
-from fluxgym_watchdog.store import Held, Store
+from fluxgym_watchdog.store import Held, Store, plain
 
 NOW = 1_700_000_000.0
 RECORD = RunRecord(
@@ -256,6 +256,27 @@ def test_unreadable_checkpoints_are_none(store: Store, content: bytes) -> None:
     store.write_status(STATUS)
     written(store, "checkpoints.json", content)
     assert store.read_status() == replace(STATUS, checkpoints=())
+
+
+def test_a_shorter_status_leaves_nothing_of_a_longer_one(store: Store) -> None:
+    store.write_status(replace(STATUS, text="no step for 4 min 10 s" * 400))
+    store.write_status(STATUS)
+    assert store.read_status() == STATUS
+
+
+def test_a_status_that_is_half_written_is_read_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(store, "status.json", json.dumps(plain(STATUS)).encode()[:100])
+    monkeypatch.setattr(time, "sleep", lambda seconds: store.write_status(STATUS) if seconds else None)
+    assert store.read_status() == STATUS
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in folders on this system")
+def test_a_status_that_is_no_file_is_not_waited_for(store: Store) -> None:
+    store.folder.mkdir()
+    os.mkfifo(store.folder / "status.json")
+    assert store.read_status() is None
+    with pytest.raises(OSError, match=r"status\.json"):
+        store.write_status(STATUS)
 
 
 def test_what_json_does_not_know_becomes_unknown(store: Store) -> None:

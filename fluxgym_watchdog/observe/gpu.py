@@ -28,6 +28,9 @@ NVML_RETRY_S = 10.0
 NVML_EVERY_S = 1.0
 """Runs that are looked at in the same second share one answer; a driver's own averages are hardly newer."""
 
+SHARED_S = 0.1
+"""Runs that are looked at one after the other, in one tick, share one reading."""
+
 NVML_FRESH_S = 3.0
 SMI_EVERY_S = 5.0
 SMI_STALE_S = 20.0
@@ -59,14 +62,21 @@ class GpuReader:
         """All arguments are for tests: `load_nvml` gives the module pynvml, `run` is subprocess.run, `start` runs a
         function in the background."""
         self._environ = os.environ if environ is None else environ
-        self._wall_clock = wall_clock
+        self._clock, self._wall_clock = clock, wall_clock
         self._nvml_wait_s = nvml_wait_s
         self._nvml = Background(Nvml(load_nvml, clock).read, clock, start)
         self._smi = Background(lambda: ask_nvidia_smi(run), clock, start)
         self._expected = False
+        self._reading: tuple[float, GpuReading] | None = None
 
     def read(self) -> GpuReading:
         """All GPUs now, with where the reading comes from, and why nothing is seen if so."""
+        now = self._clock()
+        if self._reading is None or not 0 <= now - self._reading[0] < SHARED_S:
+            self._reading = now, self._read()
+        return self._reading[1]
+
+    def _read(self) -> GpuReading:
         simulated = self._environ.get(SIMULATED, "")
         if simulated:
             self._expected = True

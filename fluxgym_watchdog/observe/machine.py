@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 
+from fluxgym_watchdog.observe import procfs
 from fluxgym_watchdog.records import Host
 
 
@@ -17,14 +18,13 @@ def read_host(folder: Path) -> Host | None:
     """
     try:
         there = next((place for place in (folder, *folder.parents) if place.exists()), folder)
-        memory = psutil.virtual_memory()
-        swap_total, swap_used = _swap()
+        total, available, swap_total, swap_used = procfs.read_memory() or _memory()
         disk = shutil.disk_usage(there)
     except (OSError, psutil.Error, RuntimeError, ValueError):
         return None
     return Host(
-        memory_total_bytes=memory.total,
-        memory_available_bytes=memory.available,
+        memory_total_bytes=total,
+        memory_available_bytes=available,
         swap_total_bytes=swap_total,
         swap_used_bytes=swap_used,
         disk_total_bytes=disk.total,
@@ -57,9 +57,10 @@ def _boot_hour() -> str:
         return "boot-unknown"
 
 
-def _swap() -> tuple[int, int]:
+def _memory() -> tuple[int, int, int, int]:
+    memory = psutil.virtual_memory()
     try:
         swap = psutil.swap_memory()
     except (OSError, psutil.Error, RuntimeError):  # no swap file, or performance counters switched off on Windows
-        return 0, 0
-    return swap.total, swap.used
+        return memory.total, memory.available, 0, 0
+    return memory.total, memory.available, swap.total, swap.used

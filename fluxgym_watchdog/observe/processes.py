@@ -89,15 +89,13 @@ class ProcessReader:
     def _assign_roles(self) -> None:
         # Roles are given once: when a trainer dies its workers get another parent, and would look like trainers. One
         # that is seen only then has the command line of a trainer that was seen before, and no parent in the tree.
-        lines = {pid: _command_line(known.process) for pid, known in self._known.items()}
-        for pid, known in self._known.items():
+        for known in self._known.values():
             if known.role is Role.OTHER:
-                parents_line = lines.get(_parent_pid(known.process), [])
-                known.role = role_of(lines[pid], parents_line)
+                parent, line = self._known.get(_parent_pid(known.process)), _command_line(known.process)
+                known.role = role_of(line, _command_line(parent.process) if parent else [])
                 if known.role is Role.TRAINER:
-                    orphaned = not parents_line and tuple(lines[pid]) in self._trainers
-                    known.role = Role.WORKER if orphaned else Role.TRAINER
-                    self._trainers.add(tuple(lines[pid]))
+                    known.role = Role.WORKER if parent is None and tuple(line) in self._trainers else Role.TRAINER
+                    self._trainers.add(tuple(line))
 
 
 def role_of(command_line: list[str], parents_command_line: list[str]) -> Role:

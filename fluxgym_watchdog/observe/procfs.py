@@ -38,17 +38,18 @@ class Stat:
 def read_stat(pid: int) -> Stat | None:
     """One process's state at this moment."""
     try:
-        text = _read(f"/proc/{pid}/stat").decode("utf-8", "replace")
+        found = _read(f"/proc/{pid}/stat")
     except OSError:
         return None
     # The name stands in brackets and may itself hold brackets and spaces.
-    head, _, tail = text.rpartition(")")
-    field = tail.split()
+    head, _, tail = found.rpartition(b")")
+    field = tail.split(None, 22)
     if len(field) < 22:
         return None
+    state = field[0].decode("ascii", "replace")
     return Stat(
-        name=head.partition("(")[2],
-        status=STATES.get(field[0], field[0]),
+        name=head.partition(b"(")[2].decode("utf-8", "replace"),
+        status=STATES.get(state, state),
         parent_pid=int(field[1]),
         cpu_s=(int(field[11]) + int(field[12])) / _TICKS_PER_S,
         started_ticks=int(field[19]),
@@ -63,9 +64,10 @@ def read_io(pid: int) -> tuple[int, int] | None:
     in `read_bytes`, what is mapped or swapped in is not in `rchar`.
     """
     try:
-        lines = _read(f"/proc/{pid}/io").decode("ascii").splitlines()
-        count = {name: int(value) for name, _, value in (line.partition(": ") for line in lines)}
-        return max(count["rchar"], count["read_bytes"]), max(count["wchar"], count["write_bytes"])
+        words = _read(f"/proc/{pid}/io").split()
+        count = dict(zip(words[::2], words[1::2], strict=True))
+        read = max(int(count[b"rchar:"]), int(count[b"read_bytes:"]))
+        return read, max(int(count[b"wchar:"]), int(count[b"write_bytes:"]))
     except (OSError, ValueError, KeyError):
         return None
 
@@ -91,6 +93,18 @@ def wait_channel(pid: int) -> str:
         return _read(f"/proc/{pid}/wchan").decode("ascii", "replace").strip("0")
     except OSError:
         return ""
+
+
+def read_memory() -> tuple[int, int, int, int] | None:
+    """The machine's memory in bytes: total, available, swap, swap used."""
+    try:
+        words = _read("/proc/meminfo").replace(b" kB\n", b"\n").split()
+        kilobytes = dict(zip(words[::2], words[1::2], strict=True))
+        names = (b"MemTotal:", b"MemAvailable:", b"SwapTotal:", b"SwapFree:")
+        total, available, swap, swap_free = (1024 * int(kilobytes[name]) for name in names)
+    except (OSError, ValueError, KeyError):
+        return None
+    return total, available, swap, swap - swap_free
 
 
 def _read(path: str) -> bytes:

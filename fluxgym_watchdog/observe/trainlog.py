@@ -28,6 +28,7 @@ class LogFollower:
         """`offset` is where in the file the attempt's part begins, in bytes."""
         self._file = _Appended(path, offset)
         self._parser = LogParser()
+        self._progress = self._parser.progress
 
     def poll(self, everything: bool = False) -> LogProgress:
         """What the log says by now; reads at most 1 MiB unless `everything` is asked for. Never raises OSError.
@@ -44,7 +45,9 @@ class LogFollower:
             new_bytes += news.new_bytes
             if not everything or not news.more or news.problem:
                 break
-        return replace(self._parser.progress, new_bytes=new_bytes, size_bytes=news.size_bytes, problem=news.problem)
+        if new_bytes or news.restarted:
+            self._progress = self._parser.progress
+        return replace(self._progress, new_bytes=new_bytes, size_bytes=news.size_bytes, problem=news.problem)
 
 
 class TextFollower:
@@ -113,7 +116,7 @@ class _Appended:
     def _read(self, limit: int) -> _News:
         if not stat.S_ISREG(os.stat(self._path).st_mode):  # noqa: PTH116 - opening a pipe would block
             return _News(problem=f"{self._path}: is no regular file")
-        with self._path.open("rb") as file:
+        with self._path.open("rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             restarted = size < self._offset
             if not restarted and self._tail:
@@ -122,7 +125,7 @@ class _Appended:
             if restarted:
                 self._offset, self._tail, self._decoder = 0, b"", _decoder()
             file.seek(self._offset)
-            found = file.read(limit)
+            found = file.read(max(0, min(limit, size - self._offset)))
         self._offset += len(found)
         self._tail = (self._tail + found)[-_TAIL_BYTES:]
         return _News(

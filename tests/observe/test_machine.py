@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fluxgym_watchdog.observe import procfs
 from fluxgym_watchdog.observe.machine import boot_id, read_host
 
 
@@ -26,6 +27,7 @@ def test_a_machine_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Monke
     def refuse() -> None:
         raise OSError("no /proc here")
 
+    monkeypatch.setattr(procfs, "read_memory", lambda: None)
     monkeypatch.setattr(psutil, "swap_memory", refuse)
     host = read_host(tmp_path)
     assert host is not None

@@ -24,6 +24,14 @@ def test_this_process_is_read_as_psutil_reads_it() -> None:
     assert stat.rss_bytes == pytest.approx(process.memory_info().rss, rel=0.2)
 
 
+def test_memory_is_read_as_psutil_reads_it() -> None:
+    read, memory, swap = procfs.read_memory(), psutil.virtual_memory(), psutil.swap_memory()
+    assert read is not None
+    assert (read[0], read[2]) == (memory.total, swap.total)
+    assert read[1] == pytest.approx(memory.available, rel=0.2)
+    assert 0 <= read[3] <= read[2]
+
+
 def test_io_counts_what_the_page_cache_serves(tmp_path: Path) -> None:
     before = procfs.read_io(os.getpid())
     (tmp_path / "file").write_bytes(bytes(300_000))

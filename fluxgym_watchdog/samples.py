@@ -28,10 +28,11 @@ def append(path: Path, samples: Sequence[Sample]) -> bool:
 
     Raises OSError.
     """
-    with path.open("ab+") as file:
+    with path.open("ab+", buffering=0) as file:
         file.seek(0)
-        header = file.readline(2 * len(_HEADER))
-        if not header.endswith(b"\n") and len(header) < len(_HEADER):
+        begins = file.read(2 * len(_HEADER))
+        header = begins[: begins.find(b"\n") + 1]
+        if not header and len(begins) < len(_HEADER):
             file.truncate(0)  # nothing, or a header that a crash cut off
             file.write(_HEADER)
             header = _HEADER

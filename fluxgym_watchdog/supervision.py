@@ -48,7 +48,7 @@ from fluxgym_watchdog.store import FOLDER, Store
 
 QUICK_TICK_S = 0.3
 """Between two looks while something of ours is under way (a stop, a start): it should not wait for the next tick."""
-SAVE_PROGRESS_EVERY_S = 10.0
+SAVE_PROGRESS_EVERY_S = 60.0
 
 
 class Supervision:

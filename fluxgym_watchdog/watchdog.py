@@ -53,6 +53,7 @@ class Watchdog:
         self._wake = threading.Event()
         self._ending = False
         self._recovered_at = float("-inf")
+        self._found: list[Path] = []
         self._ended: dict[str, RunRecord] = {}
         self._thread: threading.Thread | None = None
 
@@ -127,13 +128,12 @@ class Watchdog:
             supervision.books.delete([n for n in named if isinstance(n, str)] if isinstance(named, list) else [])
 
     def _look_around(self, now: float) -> None:
-        try:
-            folders = find_runs(self.outputs)
-        except FileNotFoundError:
-            return  # FluxGym makes outputs/ at the first start
         recover = now - self._recovered_at >= RECOVER_EVERY_S
-        self._recovered_at = now if recover else self._recovered_at
-        for folder in folders:
+        if recover:
+            self._recovered_at, self._found = now, []
+            with contextlib.suppress(FileNotFoundError):  # FluxGym makes outputs/ at the first start
+                self._found = find_runs(self.outputs)
+        for folder in self._found:
             if folder.name not in self._runs:
                 store = Store(folder)
                 if recover or store.pending_requests():

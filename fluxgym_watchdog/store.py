@@ -52,6 +52,9 @@ class Store:
         self.folder = run_folder / FOLDER
         self.unread = False
         self.evidence_folder = self.folder / "evidence"
+        self._status = self.folder / "status.json"
+        self._samples = self.folder / "samples.csv"
+        self._requests_folder = self.folder / "requests"
         self._lock_file: IO[bytes] | None = None
         self._newer_record = False
         self._checkpoints_written: tuple[Checkpoint, ...] | None = None
@@ -98,7 +101,7 @@ class Store:
         for wait_s in STATUS_WAITS_S:
             time.sleep(wait_s)
             try:
-                status = decode(Status, json.loads(_text(self.folder / "status.json")))
+                status = decode(Status, json.loads(_text(self._status)))
             except OSError:
                 break
             except (ValueError, RecursionError):
@@ -113,7 +116,7 @@ class Store:
         at every one. Nothing is decided by what is read here, so half of an old one may be seen for an instant.
         Its checkpoints stand in checkpoints.json, which is replaced where they are others than before.
         """
-        path = self.folder / "status.json"
+        path = self._status
         text = json.dumps(plain(replace(status, checkpoints=()))).encode()
         with self._writing(path):
             file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
@@ -173,7 +176,7 @@ class Store:
 
     def append_samples(self, samples: list[Sample]) -> None:
         """Adds lines to samples.csv; thins its older half when it has grown too large. Raises OSError."""
-        path = self.folder / "samples.csv"
+        path = self._samples
         with self._writing(path):
             grown = sample_lines.append(path, samples)
         if grown:
@@ -181,7 +184,7 @@ class Store:
 
     def read_samples(self, since: float = 0.0) -> list[Sample]:
         """All samples at or after a time, oldest first; lines cut off by a crash are left out."""
-        return sample_lines.read(self.folder / "samples.csv", since)
+        return sample_lines.read(self._samples, since)
 
     # evidence/
 
@@ -200,7 +203,7 @@ class Store:
         stop · resume (checkpoint: a name) · switch (auto_resume) · saves (closer) · delete (checkpoints: stamps)
         """
         name = f"{time.time_ns():020d}-{kind}-{uuid.uuid4().hex[:8]}.json"
-        self._replace(self.folder / "requests" / name, json.dumps({"kind": kind, **values}))
+        self._replace(self._requests_folder / name, json.dumps({"kind": kind, **values}))
 
     def pending_requests(self) -> list[Mapping[str, Any]]:
         """The requests not yet taken, oldest first."""
@@ -216,7 +219,7 @@ class Store:
         return taken
 
     def _requests(self) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-        folder = self.folder / "requests"
+        folder = self._requests_folder
         try:
             names = os.listdir(folder)  # noqa: PTH208 - names are enough, and this is asked at every tick
         except OSError:

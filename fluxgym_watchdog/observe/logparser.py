@@ -44,7 +44,7 @@ class LogParser:
         per_epoch = said.batches_per_epoch
         if per_epoch is not None and said.accumulation:
             per_epoch = math.ceil(per_epoch / said.accumulation)
-        shared = {f.name: getattr(said, f.name) for f in fields(LogProgress) if hasattr(said, f.name)}
+        shared = {name: getattr(said, name) for name in _SHARED}
         return LogProgress(**shared, steps_per_epoch=per_epoch, last_lines=tuple(line for line, _ in said.lines))
 
 
@@ -269,6 +269,7 @@ _COUNTERS = tuple(
         ("total optimization steps", "total_steps"),
     )
 )
+_SHARED = tuple(f.name for f in fields(LogProgress) if f.name in {g.name for g in fields(_Said)})
 _EPOCH = re.compile(r"(?<![A-Za-z_])epoch (\d{1,9})/(\d{1,9})(?!\d)")
 _LOSS = re.compile(r"avr_loss=([^\s,\]]+)")
 _STEP_NAME = re.compile(r"-step\d{8,}\.\w+\s*$")

@@ -15,8 +15,9 @@ from fluxgym_watchdog.records import Checkpoint, Host, ProcessTree, Snapshot
 
 HOST_EVERY_S = 5.0
 """Memory and disk change slowly; asking for them costs as much as a process."""
-FILE_TICKS = 2
-"""Files are looked at every so many ticks: a checkpoint comes every few minutes at the most."""
+FILE_TICKS = 5
+FILES_EVERY_S = 10.0
+"""Files are looked at every so many ticks or seconds, what comes first: a checkpoint comes every few minutes at most."""
 CHECKPOINT_DUTY = 50
 """Looking through thousands of checkpoints takes a tenth of a second: at most a fiftieth of the time goes into it."""
 
@@ -51,7 +52,8 @@ class RunObserver:
         # What has ended has said its last word: all of it is read before it is judged.
         progress = self._log.poll(everything=not tree.training_alive) if self._log else None
         reading = self._gpu.read()
-        self._look_at_files(now, (FILE_TICKS - 0.5) * interval_s, at_once=not tree.training_alive)
+        every_s = min((FILE_TICKS - 0.5) * interval_s, FILES_EVERY_S)
+        self._look_at_files(now, every_s, at_once=not tree.training_alive)
         return Snapshot(
             monotonic_at=now,
             at=clock,

@@ -17,7 +17,7 @@ HOST_EVERY_S = 5.0
 """Memory and disk change slowly; asking for them costs as much as a process."""
 FILE_TICKS = 5
 FILES_EVERY_S = 10.0
-"""Files are looked at every so many ticks or seconds, what comes first: a checkpoint comes every few minutes at most."""
+"""Files are looked at every so many ticks or seconds, what comes first: a checkpoint comes every few minutes."""
 CHECKPOINT_DUTY = 50
 """Looking through thousands of checkpoints takes a tenth of a second: at most a fiftieth of the time goes into it."""
 

@@ -72,7 +72,7 @@ def explain(path: Path, exit_code: int | None = None, now: float | None = None) 
     known = log.advances > 0 or any(_KNOWN.search(piece) for piece in pieces[:100])
     outcome = _outcome(log, exit_code, recent=recent and known)
     cause = _cause(log, exit_code, outcome)
-    retry = outcome not in (FINISHED, RUNNING) and (cause is None or may_retry(cause, log.step))
+    retry = outcome not in (FINISHED, RUNNING) and (known if cause is None else may_retry(cause, log.step))
     return Explanation(
         phase=log.phase.value if known else Phase.UNKNOWN.value,
         step=_step(log, outcome),
@@ -117,13 +117,13 @@ def _read_end(path: Path) -> tuple[str, float, int]:
     text = data.decode(encoding, "replace")
     if start:  # not from the middle of a line
         text = text[len(re.split(r"[\r\n]", text[:4096], maxsplit=1)[0]) :]
-    return text, found.st_mtime, size
+    return text.replace("\0", ""), found.st_mtime, size  # zeros: a hole, or what a power cut left
 
 
 def _is_binary(text: str) -> bool:
     sample = text[-65_536:]
     odd = sum(1 for c in sample if c == "\ufffd" or (c < " " and c not in "\t\r\n\x1b\b\x07"))
-    return odd > 0.1 * len(sample)
+    return not sample or odd > 0.1 * len(sample)
 
 
 # attempts
@@ -157,12 +157,13 @@ def _thinned(text: str) -> list[str]:
 def _last_attempt(pieces: list[str]) -> tuple[list[str], int]:
     """The lines of the last attempt, and how many attempts there are.
 
-    One begins where the watchdog says so; behind the launcher's last word; or where a trainer that had begun to train
-    prepares again.
+    One begins where the watchdog says so; behind the launcher's last word, if a training speaks there and not only the
+    script around it; or where a trainer that had begun to train prepares again.
     """
     begins, count, trained, ended = 0, 1, False, False
+    speaks_last = next((n for n in range(len(pieces) - 1, -1, -1) if _SPEAKS.search(pieces[n])), -1)
     for number, piece in enumerate(pieces):
-        if ended and _says_something(piece):
+        if ended and number <= speaks_last and _says_something(piece):
             begins, count, trained, ended = number, count + 1, False, False
         if not _MARK.search(piece):
             continue
@@ -195,6 +196,10 @@ def _says_something(piece: str) -> bool:
 _RECORDED_END = re.compile(r'^Script (?:done|started) (?:.*COMMAND_EXIT_CODE="(\d+)")?')
 _ERROR_LINE = re.compile(r"^\s*[\w.]{0,200}(?:Error|Exception|Interrupt|Exit)(?::|\s*$)")
 _SHELL_END = re.compile(r"command not found|: No such file or directory$|^(?:\S+: line \d+: +\d+ )?Killed\b|: error: ")
+_SPEAKS = re.compile(
+    rf"{_KNOWN.pattern}|{_MARK.pattern}|Traceback \(most|INFO {{2,}}|WARNING {{2,}}|\d%\||{_SHELL_END.pattern}"
+)
+"""What only a training says, or the shell that could not start one."""
 
 
 def _exit_code(pieces: list[str]) -> int | None:

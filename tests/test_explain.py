@@ -170,12 +170,37 @@ def test_eight_megabytes_of_anything_take_seconds(said, line: str) -> None:  # t
     assert found.outcome == "unknown"
 
 
+def test_zeros_of_a_hole_or_a_power_cut_are_no_text_and_hide_none(tmp_path: Path, said) -> None:  # type: ignore[no-untyped-def]
+    told = training(40) + LAST_WORDS[0].text
+    assert said(told.encode() + bytes(4096)).cause == LAST_WORDS[0].cause
+    path = tmp_path / "sparse.log"
+    with path.open("wb") as file:
+        file.truncate(3_000_000_000)
+        file.seek(0, os.SEEK_END)
+        file.write(told.encode())
+    found = explain(path, now=NOW)
+    assert (found.outcome, found.step, found.cause) == ("crashed", 40, LAST_WORDS[0].cause)
+    path.write_bytes(b"")
+    os.truncate(path, 3_000_000_000)
+    assert "not text" in explain(path, now=NOW).advice
+
+
+@pytest.mark.parametrize("after", ["Press any key to continue . . . ", "done", "Fehler: ge\xf6ffnet", "$ "])
+def test_what_the_script_says_after_the_training_is_no_attempt(said, after: str) -> None:  # type: ignore[no-untyped-def]
+    told = training(40) + next(w for w in LAST_WORDS if "returned non-zero" in w.text).text
+    found = said((told + "\n" + after).encode("latin-1", "replace") if "\xf6" in after else told + "\n" + after)
+    assert (found.attempts, found.outcome, found.step) == (1, "crashed", 40)
+    assert found == said(told)
+    again = said(told + "\n" + after + "\ntrain.sh: line 2: accelerate: command not found\n", 127)
+    assert (again.attempts, again.cause) == (2, "missing_file")
+
+
 @pytest.mark.parametrize(
     "content,word", [(b"", "empty"), (bytes(range(256)) * 400, "not text"), (b"hello\n", "right file")]
 )
 def test_what_is_no_log_is_said(said, content: bytes, word: str) -> None:  # type: ignore[no-untyped-def]
     found = said(content, changed_at=NOW)
-    assert (found.outcome, found.phase, found.cause) == ("unknown", "unknown", None)
+    assert (found.outcome, found.phase, found.cause, found.retry) == ("unknown", "unknown", None, False)
     assert word in found.advice
     assert in_words(found)
 

@@ -6,7 +6,8 @@ A run is stalled when one of these has run out:
   CPU nor disk. Neither ends by itself: `LEAST_PATIENCE_S`, in any phase.
 * The outer rule, in any phase: no progress, every GPU of the run under `gpu_threshold`, and a tree that uses neither
   CPU nor disk, for `stuck_threshold`. It is the rule that people know from the first FluxGym monitor, made stricter:
-  a GPU at 0 % alone is normal while a run loads, caches or saves. Once steps are coming CPU time no longer excuses.
+  a GPU at 0 % alone is normal while a run loads, caches or saves. Once steps are coming, and while images are
+  sampled, CPU time no longer excuses: both are made on the GPU.
 * The phase's own patience with silence, whatever CPU and GPU show: a spinning wait keeps both at 100 %. Between steps
   it is learned from the run itself. In all other phases moving bytes (a slow disk, a swapping machine) are work that
   no spinning process does: they postpone it, up to `MOVING_FACTOR` times `silent_limit`.
@@ -117,7 +118,7 @@ def _lively_at(pulse: Pulse, snapshot: Snapshot) -> float:
     """The last sign of life that counts in this phase."""
     if pulse.phase in NO_GPU_WORK:
         return max(pulse.advanced_at, pulse.worked_at)
-    if pulse.phase is Phase.TRAINING and _gpu_seen(snapshot):
+    if pulse.phase in (Phase.TRAINING, Phase.SAMPLING) and _gpu_seen(snapshot):
         return max(pulse.advanced_at, pulse.moved_at, pulse.gpu_busy_at)
     return max(pulse.advanced_at, pulse.worked_at, pulse.gpu_busy_at)
 

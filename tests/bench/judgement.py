@@ -23,12 +23,15 @@ RULES = (Watchdog.name, Seed.name, FixedTimeout.name)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What each rule made of one timeline. `lucky` says that the seed's timer ran already when the hang began."""
+    """What each rule made of one timeline.
+
+    `head_start_s` is for how long the seed's timer had been running, on an innocent idle GPU, when the fault began.
+    """
 
     timeline: Timeline
     verdicts: dict[str, Verdict | None]
     suspicions: int
-    lucky: bool
+    head_start_s: float
     gap_s: float
 
     def false_kill(self, rule: str) -> bool:
@@ -44,6 +47,18 @@ class Outcome:
         if found is None or fault_at is None or found.at < fault_at or found.kind == "finished":
             return None
         return found.at - fault_at
+
+    @property
+    def later_than_seed(self) -> bool:
+        """Whether both found the fault, and the seed rule did so earlier."""
+        ours, seeds = self.detection_s(Watchdog.name), self.detection_s(Seed.name)
+        return ours is not None and seeds is not None and ours > seeds
+
+    @property
+    def by_head_start(self) -> bool:
+        """Whether the seed rule, its timer starting with the fault, would not have been earlier."""
+        ours, seeds = self.detection_s(Watchdog.name), self.detection_s(Seed.name)
+        return self.later_than_seed and (seeds or 0.0) + self.head_start_s >= (ours or 0.0)
 
 
 def corpus(
@@ -69,9 +84,9 @@ def judge_timeline(timeline: Timeline, rules: Sequence[type[Rule]] = (Watchdog, 
             break
     ours, seed, fault_at = played.get(Watchdog.name), played.get(Seed.name), timeline.fault_at
     timer = seed.timer_began_at if isinstance(seed, Seed) else None
-    lucky = fault_at is not None and timer is not None and timer < fault_at
+    head_start_s = max(0.0, fault_at - timer) if fault_at is not None and timer is not None else 0.0
     suspicions = ours.suspicions if isinstance(ours, Watchdog) else 0
-    return Outcome(timeline, verdicts, suspicions, lucky, max(timeline.longest_gap_s, 1.0))
+    return Outcome(timeline, verdicts, suspicions, head_start_s, max(timeline.longest_gap_s, 1.0))
 
 
 def run(seed: int, counts: Sequence[int] = (HEALTHY, HANGS, CRASHES), processes: int = 2) -> list[Outcome]:
@@ -134,10 +149,22 @@ def offenders(outcomes: Iterable[Outcome]) -> list[str]:
         elif o.timeline.label == "crash" and not _cause_right(o, rule):
             found = o.verdicts[rule]
             named.append(f"WRONG CAUSE {o.timeline.name}: {found.cause if found else ''}")
-        elif seconds is not None and seeds is not None and seconds > seeds:
-            why = "its timer ran before the hang" if o.lucky else "it does not look at CPU and disk"
-            named.append(f"LATER THAN SEED {o.timeline.name}: {seconds:.0f} s, seed {seeds:.0f} s ({why})")
+        elif o.later_than_seed:
+            why = "a head start" if o.by_head_start else "CPU or disk use excuses"
+            began = f"its timer began {o.head_start_s:.0f} s before the fault" if o.head_start_s else "no head start"
+            named.append(f"LATER THAN SEED by {why}: {o.timeline.name}: {seconds:.0f} s, seed {seeds:.0f} s, {began}")
     return named
+
+
+def later_than_seed(outcomes: Iterable[Outcome]) -> dict[str, int]:
+    """How often the seed rule was earlier where both found the fault, by the reason for it."""
+    later = [o for o in outcomes if o.later_than_seed]
+    head_start = sum(o.by_head_start for o in later)
+    return {
+        "all": len(later),
+        "by its head start alone": head_start,
+        "CPU or disk use excuses": len(later) - head_start,
+    }
 
 
 def report(seed: int, outcomes: Sequence[Outcome], command: str, date: str, as_json: bool) -> str:
@@ -152,6 +179,7 @@ def report(seed: int, outcomes: Sequence[Outcome], command: str, date: str, as_j
     if as_json:
         return json.dumps(
             {"command": command, "seed": seed, "date": date, "figures": table, "offenders": wrong}
+            | {"later_than_seed": later_than_seed(outcomes)}
             | {"suspicions_in_healthy_runs": suspicions, "wrong_by_rule": rivals},
             indent=1,
         )
@@ -165,6 +193,11 @@ def report(seed: int, outcomes: Sequence[Outcome], command: str, date: str, as_j
     lines += [
         f"Suspicions (evidence gathered, nothing touched) in healthy runs: {suspicions} in {hours:.0f} h of them."
     ]
+    later = later_than_seed(outcomes)
+    lines += [f"Never later than the seed rule where both find it: {'MISSED' if later['all'] else 'met'}."]
+    lines += [f"  {number:>3} {reason}" for reason, number in later.items()]
+    lines += ["  A head start: its timer ran before the fault, on the idle GPU of a healthy run that loads or caches;"]
+    lines += ["  that earns it the minute here and the false kills above. Counted from the fault on it is not earlier."]
     lines += ["", f"Offenders of this project: {len(wrong)}", *(f"  {w}" for w in wrong)]
     for rule, names in rivals.items():
         kinds = sorted({_kind(n) for n in names})

@@ -173,6 +173,12 @@ def test_sampling_is_known_only_after_two_images() -> None:
     assert watch.found_after() <= 300 + TICK
 
 
+def test_images_are_made_on_the_gpu_so_a_busy_cpu_alone_does_not_excuse() -> None:
+    assert within(Watch(Phase.SAMPLING, **SPINNING).found_after(), 300)
+    assert within(Watch(Phase.SAMPLING, io=2e6, **SPINNING).found_after(), 4 * 1800)
+    assert within(Watch(Phase.SAMPLING, gpu_readable=False, gpu_expected=False, **SPINNING).found_after(), 900)
+
+
 def test_full_video_memory_is_slow_and_not_stuck() -> None:
     first = Watch(Phase.FIRST_STEP, memory=0.99, gpu=100.0, cpu=1.0)
     assert first.pass_time(3700).kind is not FindingKind.STALLED

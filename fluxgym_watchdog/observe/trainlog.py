@@ -6,6 +6,7 @@ The trainer's output is appended to the file by the operating system; nothing he
 from __future__ import annotations
 
 import codecs
+import math
 import os
 import stat
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ __all__ = ["LogFollower", "LogParser", "TextFollower"]
 
 POLL_LIMIT_BYTES = 1_048_576
 """The most that one poll reads, so that a poll takes a bounded time; a training writes about 250 bytes a step."""
+BACKLOG_LIMIT_BYTES = 4 * POLL_LIMIT_BYTES
+"""Of more the middle is left out: what counts is what the training says now, and a tick must not take minutes."""
 
 
 class LogFollower:
@@ -26,12 +29,12 @@ class LogFollower:
 
     def __init__(self, path: Path, offset: int = 0) -> None:
         """`offset` is where in the file the attempt's part begins, in bytes."""
-        self._file = _Appended(path, offset)
+        self._file = _Appended(path, offset, BACKLOG_LIMIT_BYTES)
         self._parser = LogParser()
         self._progress = self._parser.progress
 
     def poll(self, everything: bool = False) -> LogProgress:
-        """What the log says by now; reads at most 1 MiB unless `everything` is asked for. Never raises OSError.
+        """What the log says by now; reads at most 1 MiB, or 4 if `everything` is asked for. Never raises OSError.
 
         A file that shrank or was replaced is read again from its start, `advances` counting on. A file that is not
         there yet is no problem; one that was read before and is gone is.
@@ -91,8 +94,9 @@ class _Appended:
     since inode numbers are not stable on every network volume and a truncated file may have grown again.
     """
 
-    def __init__(self, path: Path, offset: int) -> None:
-        self._path = path
+    def __init__(self, path: Path, offset: int, backlog_limit: float = math.inf) -> None:
+        """After the first read, of a backlog of more than `backlog_limit` bytes only the end is read."""
+        self._path, self._backlog_limit = path, backlog_limit
         self._offset = offset
         self._tail = b""
         self._decoder = _decoder()
@@ -124,6 +128,8 @@ class _Appended:
                 restarted = file.read(len(self._tail)) != self._tail
             if restarted:
                 self._offset, self._tail, self._decoder = 0, b"", _decoder()
+            elif self._tail and size - self._offset > self._backlog_limit:
+                self._offset, self._decoder = size - int(self._backlog_limit), _decoder()
             file.seek(self._offset)
             found = file.read(max(0, min(limit, size - self._offset)))
         self._offset += len(found)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fluxgym_watchdog.observe.logtext import PIECE_LIMIT, Splitter, clean
-from fluxgym_watchdog.observe.trainlog import LogFollower, LogParser, TextFollower
+from fluxgym_watchdog.observe.trainlog import POLL_LIMIT_BYTES, LogFollower, LogParser, TextFollower
 from fluxgym_watchdog.records import LogProgress, Phase
 
 LEVEL = " " * 20 + "INFO     "
@@ -334,6 +334,21 @@ def test_a_replaced_file_is_read_again_from_its_start(tmp_path: Path, later: str
     assert found.advances > before.advances
     assert found.last_lines[-1].startswith("steps:")
     assert not found.problem
+
+
+def test_of_a_backlog_of_gigabytes_the_beginning_and_the_end_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "training.log"
+    path.write_bytes(COUNTERS.encode() + b"x" * POLL_LIMIT_BYTES)
+    os.truncate(path, 3_000_000_000)
+    with path.open("a") as file:
+        file.write(steps(9))
+    follower = LogFollower(path)
+    found = follower.poll(everything=True)
+    assert (found.epochs, found.step, found.size_bytes) == (2, 9, path.stat().st_size)
+    with path.open("a") as file:
+        file.write(steps(10))
+    again = follower.poll()
+    assert (again.step, again.advances, again.new_bytes) == (10, found.advances + 1, len(steps(10).encode()))
 
 
 def test_a_poll_is_bounded_unless_asked_for_everything(tmp_path: Path) -> None:

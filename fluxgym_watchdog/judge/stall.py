@@ -27,9 +27,11 @@ from fluxgym_watchdog.records import Finding, FindingKind, Phase, Role, Snapshot
 from fluxgym_watchdog.settings import Settings
 
 SUSPECT_SHARE = 0.5
-LEARNED_FACTOR = 6.0
-"""Between steps, a silence this many times the usual one is no longer normal: a game on the same GPU, bucketed image
-sizes and a throttled GPU make steps 2 to 4 times slower, and come together at times."""
+LEARNED_FACTOR = 10.0
+"""Between steps, a silence this many times the usual one is no longer normal: a game on the same GPU makes steps 2 to 4
+times slower, bucketed image sizes and a throttled GPU 1.5 to 2.5 times, and they come together at times."""
+IDLE_FACTOR = 6.0
+"""The same for a GPU that has been idle all along: in a slow step it is busy."""
 UNEVEN_FACTOR = 10.0
 """The same while caching and downloading, where one image can be as large as ten others."""
 RECOVERED_FACTOR = 2.0
@@ -103,6 +105,9 @@ def _clocks(pulse: Pulse, snapshot: Snapshot, settings: Settings) -> list[tuple[
         # A disk that comes back has the whole patience before it; a step must still be made then.
         clocks.append((now - max(pulse.advanced_at, pulse.waited_at), patience))
         clocks.append((silence, settings.stuck_threshold + patience))
+        if _gpu_seen(snapshot) and not spills(pulse, snapshot):
+            idle_since = max(pulse.advanced_at, pulse.waited_at, pulse.gpu_busy_at)
+            clocks.append((now - idle_since, _training_patience(pulse, settings, IDLE_FACTOR)))
     else:
         clocks.append((now - max(pulse.advanced_at, pulse.moved_at), patience))
         clocks.append((silence, max(MOVING_FACTOR * settings.silent_limit, patience)))
@@ -136,19 +141,19 @@ def outer_patience(pulse: Pulse, snapshot: Snapshot, settings: Settings) -> floa
 def phase_patience(pulse: Pulse, snapshot: Snapshot, settings: Settings) -> float:
     """How long a run may go without progress in its phase, whatever its CPU and GPU do, in seconds."""
     if pulse.phase is Phase.TRAINING:
-        patience = _training_patience(pulse, settings)
+        patience = _training_patience(pulse, settings, LEARNED_FACTOR)
         return max(patience, settings.silent_limit) if spills(pulse, snapshot) else patience
     patience = max(_other_patience(pulse, settings), RECOVERED_FACTOR * pulse.longest.get(pulse.phase.value, 0.0))
     return max(patience, MOVING_FACTOR * settings.silent_limit) if spills(pulse, snapshot) else patience
 
 
-def _training_patience(pulse: Pulse, settings: Settings) -> float:
+def _training_patience(pulse: Pulse, settings: Settings, factor: float) -> float:
     phase, longest = Phase.TRAINING.value, _longest_step(pulse)
     most = max(settings.silent_limit, SLOW_STEP_FACTOR * longest)
     if pulse.gaps.get(phase, 0) < LEARNED_AFTER_GAPS:
-        return min(max(settings.stuck_threshold, LEARNED_FACTOR * longest), most)
-    recovered = RECOVERED_FACTOR * pulse.longest.get(phase, 0.0)
-    return min(max(_least(settings), LEARNED_FACTOR * pulse.usual.get(phase, 0.0), recovered), most)
+        return min(max(settings.stuck_threshold, factor * longest), most)
+    recovered = min(RECOVERED_FACTOR * pulse.longest.get(phase, 0.0), most)
+    return max(_least(settings), factor * pulse.usual.get(phase, 0.0), recovered)
 
 
 def _other_patience(pulse: Pulse, settings: Settings) -> float:

@@ -65,6 +65,13 @@ def test_between_steps_neither_cpu_nor_gpu_excuses(life: dict[str, object]) -> N
 
 def test_patience_grows_with_the_pace_of_the_run() -> None:
     assert within(Watch().steps(10, every_s=20).found_after(), 6 * 20)
+    assert within(Watch(gpu=90.0).steps(10, every_s=40).found_after(), 10 * 40)
+
+
+def test_steps_that_several_things_make_slow_are_no_hang() -> None:
+    watch = Watch().steps(15, every_s=280)
+    assert watch.pass_time(1900, gpu=90.0).kind is not FindingKind.STALLED
+    assert within(watch.found_after() + 1900, 10 * 280)
 
 
 def test_spinning_with_an_idle_gpu_is_no_slow_step() -> None:

@@ -1,0 +1,109 @@
+"""Files of ours, read and written so that neither a crash, a full disk nor a pipe in their place does harm."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+
+@contextlib.contextmanager
+def writing(path: Path, top: Path) -> Iterator[None]:
+    """Makes the folder, `top` or below it, for a file that is written in the block, and names the file in an OSError.
+
+    What lies above `top` is not made: a run that was deleted must not come back as an empty one.
+    """
+    try:
+        if not path.parent.is_dir():
+            top.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def replace_file(path: Path, top: Path, text: str, *, sync: bool = False) -> None:
+    """Replaces a file as a whole, on the disk at once where `sync` asks for it. Raises OSError."""
+    scratch = path.with_name(f".{path.name}.part")
+    with writing(path, top):
+        try:
+            with scratch.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
+                file.write(text)
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
+            scratch.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                scratch.unlink()
+            raise
+
+
+def write_over(path: Path, top: Path, content: bytes) -> None:
+    """Writes over a file in place, in one call that leaves no rest of a longer one: what is behind it are blanks.
+
+    Raises OSError.
+    """
+    with writing(path, top):
+        file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        try:
+            there = os.fstat(file)
+            if not stat.S_ISREG(there.st_mode):
+                raise OSError(errno.EINVAL, "is not a file")
+            content = content.ljust(there.st_size)
+            if os.write(file, content) < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(file)
+
+
+def text_of(path: Path) -> str:
+    """A file's text. Raises OSError also for what is no file: opening a pipe would wait for its other end for ever."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "is not a file", str(path))
+    return path.read_text(encoding="utf-8")
+
+
+def set_aside(path: Path, why: str) -> str:
+    """Gives a file another name, and says which, or why it could not."""
+    aside = path.with_name(f"{path.name}.{why}-{int(time.time())}")
+    try:
+        path.replace(aside)
+    except OSError as error:
+        return f"it cannot be set aside: {error}"
+    return f"set aside as {aside.name}"
+
+
+def locked(file: IO[bytes], *, shared: bool) -> bool:
+    """Whether the operating system gave us the lock on a file; shared: with others who only ask. Raises OSError."""
+    try:
+        if os.name == "nt":
+            import msvcrt  # noqa: PLC0415 - exists on Windows alone
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        else:
+            import fcntl  # noqa: PLC0415 - exists on POSIX alone
+
+            fcntl.flock(file.fileno(), (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def last_lines(path: Path, limit: int, bytes_each: int) -> list[str]:
+    """The newest lines of a file, oldest first; none where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            start = max(0, size - limit * bytes_each)
+            file.seek(start)
+            lines = file.read().decode("utf-8", "replace").split("\n")
+    except OSError:
+        return []
+    return [line for line in lines[1 if start else 0 :] if line][-limit:]

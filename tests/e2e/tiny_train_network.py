@@ -257,8 +257,14 @@ class Training:
             self._save_state(f"{stem}{step:08d}-state", f"saving state at step {step}")
             kept = options.save_last_n_steps_state or options.save_last_n_steps
             if kept is not None:
-                old = (step - kept - 1) // options.save_every_n_steps * options.save_every_n_steps
-                self._remove(f"{stem}{max(0, old):08d}-state")
+                self._remove(f"{stem}{self._older(step, kept):08d}-state")
+        if options.save_last_n_steps is not None:
+            self._remove(f"{stem}{self._older(step, options.save_last_n_steps):08d}.safetensors")
+
+    def _older(self, step: int, kept_steps: int) -> int:
+        """The newest save that is more than so many steps old: the option counts steps, not folders."""
+        every: int = self._options.save_every_n_steps
+        return max(0, (step - kept_steps - 1) // every * every)
 
     def _finish(self) -> None:
         name = self._options.output_name

@@ -109,7 +109,7 @@ class Books:
         if new:
             self._journal.change(cures=(*record.cures, *new))
             pair = " with ".join(f"{name} {version}" for name, version in found.items())
-            text = f"{pair} cannot load the states that it saves. The watchdog will resume with {' '.join(new)}"
+            text = f"{pair} cannot load all of a state that it saves. The watchdog resumes with {' '.join(new)}"
             self._journal.tell("cure", f"{text}; updating accelerate is the better cure.", "act")
 
     def _enter(self, new: tuple[Checkpoint, ...], there: Sequence[Checkpoint]) -> None:

@@ -1,40 +1,52 @@
 #!/usr/bin/env python3
 """Puts FluxGym Watchdog into a FluxGym folder and takes it out again; also runs its demo and its tests.
 
-    python install.py DIR [--yes]              install into the FluxGym in DIR, or bring an older copy up to date
-    python install.py DIR --uninstall [--yes]  give app.py its own bytes back and remove the package
-    python install.py DIR --status             say what is installed there
-    add --dry-run to see the change to app.py without making it
+    python install.py [DIR]                install into the FluxGym in DIR, or bring an older copy up to date
+    python install.py [DIR] --uninstall    give app.py its own bytes back and remove the package
+                      --purge              with --uninstall: also what was written about runs, and watchdog.yaml
+    python install.py [DIR] --repair       say what is damaged, and put it back
+    python install.py [DIR] --status       say what is installed there, and whether it survives an update
+    python install.py [DIR] --doctor       look for what keeps trainings from being watched or resumed
     python install.py --demo [--port N] [--folder DIR]         a small FluxGym with a stand-in trainer, to try it out
     python install.py --test [--gradio VERSION] [pytest arguments ...]
+
+DIR is the folder with FluxGym's app.py, or one inside it; without DIR, the current folder is looked at in that way.
+--yes does not ask; --dry-run shows the changes without making them.
 
 Exit codes: 0 done, 1 refused (with the reason), 2 usage. Standard library only; needs Python 3.10 or newer.
 """
 
+# One file by contract, so it is long; the sections: what the user asks for, app.py, blocks, git, FluxGym's Python,
+# the doctor, files and folders, the demo and the virtual environments.
+
 from __future__ import annotations
 
-import argparse
 import ast
 import contextlib
 import dataclasses
-import difflib
-import hashlib
-import json
 import os
 import re
-import shutil
-import signal
-import socket
-import stat
-import subprocess
 import sys
-import tempfile
-import time
 import tokenize
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+if sys.argv[1:2] != ["--git-filter"]:  # git waits for the filter at each status, and it starts sooner without these
+    import argparse
+    import difflib
+    import hashlib
+    import json
+    import shlex
+    import shutil
+    import signal
+    import socket
+    import stat
+    import subprocess
+    import tempfile
+    import time
 
 if sys.version_info < (3, 10):  # noqa: UP036  (this file parses on older versions just to say so)
     sys.exit(f"install.py needs Python 3.10 or newer; this is {sys.version.split()[0]}. Run it with a newer python.")
@@ -44,6 +56,8 @@ PACKAGE = "fluxgym_watchdog"
 RECORD = "INSTALLED.json"  # inside the installed package: what was done, and to which app.py
 TEMPORARY = ".fluxgym-watchdog.tmp-"  # whatever has this prefix is left from a killed installer
 DEMO_MARK = ".fluxgym-watchdog-demo"
+SETTINGS = "watchdog.yaml"
+NEEDED = "nvidia-ml-py"  # all else that the package imports is in every FluxGym environment
 COMMAND_LINE = "the command line needs no app.py: fluxgym-watchdog watch --output-dir DIR --train-script FILE"
 
 
@@ -58,6 +72,8 @@ class RefusedError(Exception):
 def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     try:
+        if arguments[:1] == ["--git-filter"]:  # what .git/config calls; see patches/git_config
+            return filter_for_git(*arguments[1:])
         if "--test" in arguments:
             return run_tests([argument for argument in arguments if argument != "--test"])
         options = _parse_options(arguments)
@@ -65,12 +81,22 @@ def main(argv: list[str] | None = None) -> int:
             run_demo(options.port, options.folder)
         elif options.status:
             print_status(options.dir)
+        elif options.doctor:
+            print_doctor(options.dir, python=options.python)
         elif options.uninstall:
-            uninstall(options.dir, yes=options.yes, dry_run=options.dry_run)
+            uninstall(options.dir, yes=options.yes, dry_run=options.dry_run, purge=options.purge, git=options.git)
         else:
-            install(options.dir, yes=options.yes, dry_run=options.dry_run)
+            install(
+                options.dir,
+                yes=options.yes,
+                dry_run=options.dry_run,
+                repair=options.repair,
+                git=options.git,
+                packages=options.packages,
+                python=options.python,
+            )
     except RefusedError as refused:
-        print(f"Refused: {refused}", file=sys.stderr)
+        print(f"Refused: {_without_secrets(str(refused))}", file=sys.stderr)
         for snippet in refused.by_hand:
             print(f"\nTo insert by hand:\n\n{snippet}")
         return 1
@@ -87,122 +113,184 @@ def _parse_options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="install.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("dir", metavar="DIR", nargs="?", type=Path, help="the FluxGym folder, the one with app.py")
+    parser.add_argument("dir", metavar="DIR", nargs="?", type=Path, help="FluxGym's folder, or one inside it")
     parser.add_argument("--yes", action="store_true", help="do not ask")
-    parser.add_argument("--dry-run", action="store_true", help="show the change to app.py, make none")
+    parser.add_argument("--dry-run", action="store_true", help="show the changes, make none")
+    parser.add_argument("--no-git", dest="git", action="store_false", help="leave git's local configuration alone")
+    parser.add_argument(
+        "--no-packages", dest="packages", action="store_false", help="leave FluxGym's Python and requirements.txt alone"
+    )
+    parser.add_argument("--python", metavar="FILE", type=Path, help="the Python that runs FluxGym, if not in DIR/env")
     modes = parser.add_mutually_exclusive_group()
     modes.add_argument("--uninstall", action="store_true", help="take FluxGym Watchdog out again")
+    modes.add_argument("--repair", action="store_true", help="put back what is damaged")
     modes.add_argument("--status", action="store_true", help="say what is installed in DIR")
+    modes.add_argument("--doctor", action="store_true", help="look for what stands in the way of watching and resuming")
     modes.add_argument("--demo", action="store_true", help="run the demo")
     modes.add_argument("--test", action="store_true", help="run the tests; what follows goes to pytest")
+    parser.add_argument("--purge", action="store_true", help="with --uninstall: also what was written about runs")
     parser.add_argument("--port", type=int, metavar="N", help="with --demo: the port (default: a free one)")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="with --demo: keep the demo's FluxGym here")
     parser.add_argument("--gradio", metavar="VERSION", help="with --test: test against this Gradio")
     options = parser.parse_args(arguments)
-    if options.demo == bool(options.dir):
-        parser.error("give the FluxGym folder DIR, or --demo, or --test" if not options.demo else "--demo takes no DIR")
+    if options.demo and options.dir:
+        parser.error("--demo takes no DIR")
     if not options.demo and (options.port is not None or options.folder is not None):
         parser.error("--port and --folder belong to --demo")
+    if options.purge and not options.uninstall:
+        parser.error("--purge belongs to --uninstall")
     if options.gradio is not None:
         parser.error("--gradio belongs to --test")
     if options.port is not None and not 0 < options.port < 65536:
         parser.error(f"--port {options.port}: a port is a number from 1 to 65535")
+    if not options.demo and options.dir is None and _fluxgym_around(Path.cwd()) is None:
+        parser.error(f"give the FluxGym folder DIR; {Path.cwd()} is not in a FluxGym. Or give --demo, or --test")
     return options
 
 
 # What the user asks for ---------------------------------------------------------------------------
 
 
-def install(folder: Path, *, yes: bool, dry_run: bool = False) -> None:
-    """Copies the package into `folder`, then patches its app.py: killed in between, FluxGym still runs as before."""
+def install(
+    folder: Path | None,
+    *,
+    yes: bool,
+    dry_run: bool = False,
+    repair: bool = False,
+    git: bool = True,
+    packages: bool = True,
+    python: Path | None = None,
+) -> None:
+    """Copies the package into FluxGym's folder, then has git tolerate the change, then makes it.
+
+    Killed anywhere in between, FluxGym runs as before or with all of it. With `repair`, blocks that were edited by hand
+    are put back as they were, and the edited file is kept beside them.
+    """
     folder, app = _find_app(folder)
-    before = app.read_bytes()
-    after = patch(before)
-    source, target = HERE / PACKAGE, folder / PACKAGE
-    version = _version(source)
-    if version is None:
-        raise RefusedError(f"{source}: the package is not beside install.py; unpack all of FluxGym Watchdog")
-    in_place = target.resolve() == source.resolve()  # all of FluxGym Watchdog was unpacked into the FluxGym folder
-    if not in_place:
-        _check_ours(target)
-    replaced = f" (replaces version {_version(target)})" if target.exists() and not in_place else ""
-    print(f"FluxGym Watchdog {version} for {folder}")
-    print(f"  package: {'used in place from' if in_place else 'copied to'} {target}{replaced}")
-    print(f"  app.py:  {_describe_change(before, after)}")
-    print(f"  GPU:     {_gpu_reading(folder)}")
-    if dry_run:
-        _print_diff(app, before, after)
-        return
-    _check_writable(folder, app)
-    _ask("Install", yes)
-    _remove_leftovers(folder, app)
-    existed = target.exists()
-    if not in_place:
-        _copy_package(source, target, _record(version, unpatch(before), after), owner=app.stat())
-    if after != before:
+    with _alone_in(folder):
+        repository = _find_repository(folder) if git else None
+        if repair:
+            faults = _faults(folder, app, repository)
+            if not faults:
+                print(f"{folder}: nothing is damaged; nothing to repair.")
+                return
+            for fault in faults:
+                print(f"Found: {fault}")
+        version, in_place = _check_package(folder)
+        before = app.read_bytes()
+        after = patch(before, edited_too=repair)
+        edits = [Edit(app, before, after)]
+        if repository is not None:
+            edits = [*_git_setup(repository, folder, app), *edits]
+        choice = _choose_package(folder, python) if packages else Package(None, "left alone, as asked")
+        if packages and (change := _requirements_edit(folder, repository, edited_too=repair)) is not None:
+            edits.append(change)
+        _print_plan(folder, version, in_place=in_place, edits=edits, choice=choice)
+        if dry_run:
+            _print_diffs(edits)
+            return
+        _check_writable(folder, edits)
+        _ask("Repair" if repair else "Install", yes)
+        _remove_leftovers(folder, app, repository)
+        if repair:
+            _keep_edited(app, before)
+        existed = (folder / PACKAGE).exists()
+        if not in_place:
+            _copy_package(folder / PACKAGE, _record(version, unpatch(before, edited_too=repair), after), app.stat())
         try:
-            _replace_file(app, before, after)
+            _apply(edits)
         except (OSError, RefusedError):
             if not existed:
-                shutil.rmtree(target, ignore_errors=True)
+                shutil.rmtree(folder / PACKAGE, ignore_errors=True)
             raise
+        _install_package(choice, folder)
+        if repository is not None:
+            _refresh(repository, folder)
+            if trouble := _update_trouble(repository, folder, app):
+                print(f"Note: an update may stop at app.py: {trouble}")
     print("Installed. Restart FluxGym to see the Watchdog tab.")
 
 
-def uninstall(folder: Path, *, yes: bool, dry_run: bool = False) -> None:
-    """Takes our blocks out of app.py, then removes the package; runs and settings stay."""
+def uninstall(folder: Path | None, *, yes: bool, dry_run: bool = False, purge: bool = False, git: bool = True) -> None:
+    """Takes our blocks out of all files, then removes the package; runs and settings stay, unless `purge`."""
     folder, app = _find_app(folder)
-    before = app.read_bytes()
-    after = unpatch(before)
-    target = folder / PACKAGE
-    present = target.exists() and target.resolve() != (HERE / PACKAGE).resolve()
-    if present:
-        _check_ours(target)
-    if not present and after == before:
-        print(f"{folder}: FluxGym Watchdog is not installed here; nothing to do.")
-        if not dry_run:
-            _remove_leftovers(folder, app)
-        return
-    print(f"Taking FluxGym Watchdog out of {folder}")
-    print(f"  app.py:  {_describe_change(before, after)}")
-    print(f"  package: {'removed: ' + str(target) if present else 'none to remove'}")
-    if dry_run:
-        _print_diff(app, before, after)
-        return
-    _check_writable(folder, app)
-    _ask("Uninstall", yes)
-    _remove_leftovers(folder, app)
-    if after != before:
-        _replace_file(app, before, after)
-    if present:
-        grave = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder))
-        target.replace(grave / PACKAGE)
-        shutil.rmtree(grave)
-    kept = [str(path) for path in (folder / "watchdog.yaml", *folder.glob("outputs/*/.watchdog")) if path.exists()]
-    print("Uninstalled." + (" Kept, as they are yours:" if kept else ""))
-    for path in kept:
-        print(f"  {path}")
+    with _alone_in(folder):
+        repository = _find_repository(folder) if git else None
+        edits = [edit for edit in _removals(folder, app, repository) if edit.after != edit.before]
+        target = folder / PACKAGE
+        present = target.exists() and target.resolve() != (HERE / PACKAGE).resolve()  # else: unpacked over FluxGym
+        if present:
+            _check_ours(target)
+        about_runs = [
+            path for path in (folder / SETTINGS, *sorted(folder.glob("outputs/*/.watchdog"))) if path.exists()
+        ]
+        purged = about_runs if purge else []
+        if not present and not edits and not purged:
+            print(f"{folder}: FluxGym Watchdog is not installed here; nothing to do.")
+            if not dry_run:
+                _remove_leftovers(folder, app, repository)
+            return
+        for path in purged:
+            if _is_supervised(path):
+                raise RefusedError(
+                    f"{path.parent}: a training of this run is being watched; stop it, or leave --purge out"
+                )
+        print(f"Taking FluxGym Watchdog out of {folder}")
+        for edit in edits:
+            print(f"  {_relative(edit.path, folder)}: {_describe_change(edit)}")
+        print(f"  package: {'removed: ' + str(target) if present else 'none to remove'}")
+        for path in purged:
+            print(f"  deleted: {path}")
+        if dry_run:
+            _print_diffs(edits)
+            return
+        _check_writable(folder, edits)
+        _ask("Uninstall", yes)
+        _remove_leftovers(folder, app, repository)
+        packages = _read_record(target).get("installed_packages")
+        _apply(edits)
+        if present:
+            _delete(target, folder)
+        for path in purged:
+            _delete(path, path.parent)
+        if repository is not None:
+            _refresh(repository, folder)
+    print("Uninstalled.")
+    if packages:
+        print(f"{NEEDED} stays in FluxGym's Python, where other programs may use it.")
+    if about_runs and not purge:
+        print("Kept, as they are yours (--purge deletes them):")
+        for path in about_runs:
+            print(f"  {path}")
 
 
-def print_status(folder: Path) -> None:
+def print_status(folder: Path | None) -> None:
+    """What is installed in the folder, what is wrong with it, and whether an update of FluxGym leaves it there."""
     folder, app = _find_app(folder)
     content = app.read_bytes()
-    blocks = _find_blocks(content)
-    try:
-        proper = patch(content)
-        anchors = ", ".join(f"{anchor.block} after line {anchor.line}" for anchor in _find_anchors(unpatch(content)))
-    except RefusedError as refused:
-        proper, anchors = None, str(refused)
-    where = ", ".join(f"{block.name} at line {block.first_line}" for block in blocks) or "none"
-    fresh = "" if not blocks else "; as this version writes them" if proper == content else "; of another version"
     version, record = _version(folder / PACKAGE), _read_record(folder / PACKAGE)
-    known = hashlib.sha256(content).hexdigest() == record.get("app_sha256_after")
     print(f"FluxGym in {folder}")
-    print(f"  blocks:  {where}{fresh if where != 'none' else ''}")
-    print(f"  anchors: {anchors}")
+    try:
+        blocks = ", ".join(f"{block.name} at line {block.first_line}" for block in _find_blocks(content)) or "none"
+        anchors, lacking = _find_anchors(unpatch(content, edited_too=True))
+        places = [f"{anchor.block} after line {anchor.line}" for anchor in anchors]
+        found = "; ".join([", ".join(places), *lacking])
+    except RefusedError as refused:
+        blocks, found = "not readable", str(refused)
+    print(f"  blocks:  {blocks}")
+    print(f"  anchors: {found}")
     print(f"  package: {'not installed' if version is None else 'version ' + version}")
     if record:
+        known = hashlib.sha256(content).hexdigest() == record.get("app_sha256_after")
         print(f"  since:   {record.get('installed')}; app.py {'unchanged' if known else 'changed'} since then")
+    try:
+        repository = _find_repository(folder)
+        if version is not None or blocks != "none":
+            for fault in _faults(folder, app, repository):
+                print(f"  fault:   {fault} (--repair puts it right)")
+        print(f"  updates: {_survival(folder, app, repository)}")
+    except RefusedError as refused:
+        print(f"  updates: not known: {_without_secrets(str(refused))}")
     print(f"  GPU:     {_gpu_reading(folder)}")
 
 
@@ -264,19 +352,7 @@ def run_tests(arguments: list[str]) -> int:
 
 # app.py: bytes in, bytes out ----------------------------------------------------------------------
 
-_MARKER = re.compile(rb"[ \t\f]*# (>>>|<<<) fluxgym-watchdog: (supervise|tab)( \(newline added\))? (?:>>>|<<<)[ \t]*")
 _SNIPPETS = {"supervise": "after_logsview_import.py", "tab": "last_tab.py"}
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Block:
-    """One of our blocks in a file: the bytes from `start` to `end` are what was inserted."""
-
-    name: str
-    start: int
-    end: int
-    first_line: int
-    last_line: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -289,103 +365,106 @@ class Anchor:
     name: str = ""
 
 
-def patch(source: bytes) -> bytes:
-    """`source` with both blocks in place; blocks already there are renewed. Raises RefusedError."""
-    original = unpatch(source)
+class _AbsentError(RefusedError):
+    """The app has nothing of the kind that this block belongs to: the other block alone can be given."""
+
+
+def patch(source: bytes, *, edited_too: bool = False) -> bytes:
+    """`source` with the blocks that it has a place for; blocks already there are renewed.
+
+    Raises RefusedError where an anchor is ambiguous or both are absent, and, unless `edited_too`, where somebody has
+    edited a block.
+    """
+    original = unpatch(source, edited_too=edited_too)
+    tree = _parse(original, "app.py")
     lines = original.splitlines(keepends=True)
     encoding = "utf-8"
     with contextlib.suppress(SyntaxError):
         encoding = tokenize.detect_encoding(iter(lines[:2]).__next__)[0].removesuffix("-sig")
     usual_ending = _line_ending(lines[0]) if lines else b""
     # From the bottom up, so that line numbers stay true; of two at one place, the import's block comes first.
-    for anchor in sorted(_find_anchors(original), key=lambda anchor: (-anchor.line, anchor.block != "tab")):
+    for anchor in sorted(_find_anchors(original, tree)[0], key=lambda anchor: (-anchor.line, anchor.block != "tab")):
         text = re.sub(r"\bLogsViewRunner\b", anchor.name or "LogsViewRunner", snippet(anchor.block))
         own_ending = _line_ending(lines[anchor.line - 1])
         ending = own_ending or usual_ending or b"\n"
-        block = [anchor.indent + line.encode(encoding) if line else b"" for line in text.splitlines()]
+        inner = [anchor.indent + line.encode(encoding) if line else b"" for line in text.split("\n")[1:-1]]
+        block = _frame(anchor.block, inner, indent=anchor.indent, added="" if own_ending else "newline")
         if own_ending:
             lines.insert(anchor.line, ending.join(block) + ending)
         else:  # the marker tells that the line break before it is ours too
-            block[0] = block[0].removesuffix(b" >>>") + b" (newline added) >>>"
             lines.insert(anchor.line, ending + ending.join(block))
     patched = b"".join(lines)
-    _verify(original, patched)
+    _verify(original, tree, patched)
     return patched
 
 
-def unpatch(source: bytes) -> bytes:
-    """`source` without our blocks, whatever else was edited meanwhile. Raises RefusedError if a marker is missing."""
-    for block in reversed(_find_blocks(source)):
+def unpatch(source: bytes, *, edited_too: bool = False, file: str = "app.py") -> bytes:
+    """`source` without our blocks, whatever else was edited meanwhile; `file` is its name, for what is refused.
+
+    Raises RefusedError if a marker is missing or, unless `edited_too`, if what is between the markers was edited.
+    """
+    for block in reversed(_find_blocks(source, file)):
+        if block.edited and not edited_too:
+            raise RefusedError(
+                f"{file} line {block.first_line}: the fluxgym-watchdog block '{block.name}' was edited by hand. Move "
+                "what is yours out of it, or have --repair put it back as it was (the edited file is kept beside it)"
+            )
         source = source[: block.start] + source[block.end :]
     return source
 
 
 def snippet(block: str) -> str:
-    """The text between and including the markers of a file in patches/."""
-    path = HERE / "patches" / _SNIPPETS[block]
-    text = path.read_text(encoding="utf-8")
+    """The text between and including the markers of a block's file in patches/."""
+    return _framed(_SNIPPETS[block])
+
+
+def _framed(name: str) -> str:
+    text = (HERE / "patches" / name).read_text(encoding="utf-8")
     return text[text.index("# >>> ") :].rstrip("\n")
 
 
-def _find_blocks(source: bytes) -> list[Block]:
-    blocks: list[Block] = []
-    begun: tuple[bytes, int, int, bool] | None = None
-    offset, ending_before = 0, b""
-    for number, line in enumerate(source.splitlines(keepends=True), 1):
-        ending = _line_ending(line)
-        marker = _MARKER.fullmatch(line.removesuffix(ending))
-        if marker and (marker[1] == b">>>") == (begun is not None):
-            break
-        if marker and begun is None:
-            added = marker[3] is not None
-            begun = (marker[2], offset - len(ending_before) * added, number, added)
-        elif marker and begun is not None:
-            name, start, first_line, added = begun
-            if name != marker[2]:
-                break
-            end = offset + len(line) - len(ending) * added
-            blocks.append(Block(name.decode(), start, end, first_line, number))
-            begun = None
-        offset, ending_before = offset + len(line), ending
-    else:
-        if begun is None:
-            return blocks
-        number = begun[2]
-    raise RefusedError(
-        f"app.py line {number}: a fluxgym-watchdog marker (# >>> or # <<<) without its partner; "
-        "delete what is left of that block by hand, then try again"
-    )
+def _inner(name: str) -> str:
+    return "\n".join(_framed(name).split("\n")[1:-1])
 
 
-def _find_anchors(original: bytes) -> list[Anchor]:
-    tree = _parse(original, "app.py")
+def _find_anchors(original: bytes, tree: ast.Module | None = None) -> tuple[list[Anchor], list[str]]:
+    """The places for our blocks, and what is lacking where one of them is absent. Raises RefusedError."""
+    tree = _parse(original, "app.py") if tree is None else tree
     lines = original.splitlines(keepends=True)
-    anchors, reasons, by_hand = [], [], []
+    anchors, absent, unclear, by_hand = [], [], [], []
     finders: dict[str, Callable[[ast.Module, list[bytes]], Anchor]] = {"supervise": _after_import, "tab": _last_in_tabs}
     for block, find in finders.items():
         try:
             anchors.append(find(tree, lines))
-        except RefusedError as refused:
-            reasons.append(str(refused))
+        except _AbsentError as error:
+            absent.append(str(error))
+        except RefusedError as error:
+            unclear.append(str(error))
             by_hand.append(snippet(block))
-    if reasons:
-        raise RefusedError(f"{'; '.join(reasons)}. app.py is unchanged; {COMMAND_LINE}", tuple(by_hand))
-    return anchors
+    if unclear or not anchors:
+        raise RefusedError(f"{'; '.join(unclear or absent)}. app.py is unchanged; {COMMAND_LINE}", tuple(by_hand))
+    consequence = {
+        "supervise": "so there is no tab: what the watchdog does is seen with fluxgym-watchdog list and status",
+        "tab": "so FluxGym's trainings are not started by the watchdog, and the tab shows only what it sees; "
+        + COMMAND_LINE,
+    }
+    return anchors, [f"{reason}, {consequence[anchors[0].block]}" for reason in absent]
 
 
 def _after_import(tree: ast.Module, lines: list[bytes]) -> Anchor:
     found = [
-        (suite, position, alias.asname or alias.name)
+        (suite, position, "LogsViewRunner" if alias.name == "*" else alias.asname or alias.name)
         for suite in _suites(tree)
         for position, statement in enumerate(suite)
         if isinstance(statement, ast.ImportFrom)
         for alias in statement.names
-        if alias.name == "LogsViewRunner"
+        if alias.name == "LogsViewRunner" or (alias.name == "*" and statement.module == "gradio_logsview")
     ]
     if not found:
-        names = [a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names]
+        imports = [s for suite in _suites(tree) for s in suite if isinstance(s, ast.Import)]
+        names = [alias.name for statement in imports for alias in statement.names]
         seen = "; it imports the module gradio_logsview as a whole" if "gradio_logsview" in names else ""
-        raise RefusedError(f"app.py has no `from gradio_logsview import LogsViewRunner`{seen}")
+        raise _AbsentError(f"app.py has no `from gradio_logsview import LogsViewRunner`{seen}")
     if len(found) > 1:
         at = ", ".join(str(suite[position].lineno) for suite, position, _ in found)
         raise RefusedError(f"app.py imports LogsViewRunner {len(found)} times (lines {at}): which counts is unclear")
@@ -395,9 +474,11 @@ def _after_import(tree: ast.Module, lines: list[bytes]) -> Anchor:
 
 def _last_in_tabs(tree: ast.Module, lines: list[bytes]) -> Anchor:
     found = list(_outermost_tabs(tree))
+    if not found:
+        raise _AbsentError("app.py has no `with gr.Tabs():`")
     if len(found) != 1:
-        at = f" but {len(found)} (lines {', '.join(str(node.lineno) for node in found)})" if found else ""
-        raise RefusedError(f"app.py has not one outermost `with gr.Tabs():`{at}")
+        at = ", ".join(str(node.lineno) for node in found)
+        raise RefusedError(f"app.py has not one outermost `with gr.Tabs():` but {len(found)} (lines {at})")
     suite = found[0].body
     if isinstance(suite[-1], (ast.Return, ast.Raise, ast.Continue, ast.Break)):
         raise RefusedError(f"app.py line {suite[-1].lineno}: what comes after the last tab would never be reached")
@@ -422,19 +503,22 @@ def _anchor_after(
 
 
 def _suites(tree: ast.AST) -> Iterator[list[ast.stmt]]:
-    for node in ast.walk(tree):
-        for _, value in ast.iter_fields(node):
-            if isinstance(value, list) and value and isinstance(value[0], ast.stmt):
+    """All lists of statements, each before those inside it. Expressions, which hold none, are not looked into."""
+    for _, value in ast.iter_fields(tree):
+        if isinstance(value, list) and value and isinstance(value[0], (ast.stmt, ast.ExceptHandler, ast.match_case)):
+            if isinstance(value[0], ast.stmt):
                 yield value
+            for child in value:
+                yield from _suites(child)
 
 
 def _outermost_tabs(tree: ast.Module) -> Iterator[ast.With | ast.AsyncWith]:
     modules, classes = set(), set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            modules |= {alias.asname or alias.name for alias in node.names if alias.name == "gradio"}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "gradio":
-            classes |= {alias.asname or alias.name for alias in node.names if alias.name == "Tabs"}
+    for statement in (statement for suite in _suites(tree) for statement in suite):
+        if isinstance(statement, ast.Import):
+            modules |= {alias.asname or alias.name for alias in statement.names if alias.name == "gradio"}
+        elif isinstance(statement, ast.ImportFrom) and (statement.module or "").split(".")[0] == "gradio":
+            classes |= {alias.asname or alias.name for alias in statement.names if alias.name == "Tabs"}
 
     def makes_tabs(expression: ast.expr) -> bool:
         function = expression.func if isinstance(expression, ast.Call) else None
@@ -451,13 +535,13 @@ def _outermost_tabs(tree: ast.Module) -> Iterator[ast.With | ast.AsyncWith]:
             pending += [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr)]
 
 
-def _verify(original: bytes, patched: bytes) -> None:
+def _verify(original: bytes, tree: ast.Module, patched: bytes) -> None:
     """Taking the blocks out gives the original, as bytes and as a syntax tree, and the result compiles."""
     blocks = _find_blocks(patched)
-    tree = _parse(patched, "app.py with the blocks inserted")
-    for suite in _suites(tree):
+    after = _parse(patched, "app.py with the blocks inserted")
+    for suite in _suites(after):
         suite[:] = [s for s in suite if not any(block.first_line <= s.lineno <= block.last_line for block in blocks)]
-    if unpatch(patched) != original or ast.dump(tree) != ast.dump(_parse(original, "app.py")):
+    if unpatch(patched) != original or ast.dump(after) != ast.dump(tree):
         reason = f"app.py: the blocks would change more than they should. app.py is unchanged; {COMMAND_LINE}"
         raise RefusedError(reason, tuple(map(snippet, _SNIPPETS)))
 
@@ -466,34 +550,748 @@ def _parse(source: bytes, what: str) -> ast.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            compile(source, "app.py", "exec", dont_inherit=True)
-            return ast.parse(source)
+            tree = ast.parse(source)
+            compile(tree, "app.py", "exec", dont_inherit=True)  # finds what the syntax alone allows
+            return tree
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         version = sys.version.split()[0]
         reason = f"{what} is not valid Python for the Python {version} that runs install.py: {error}"
         raise RefusedError(f"{reason}. app.py is unchanged; {COMMAND_LINE}", tuple(map(snippet, _SNIPPETS))) from error
 
 
+# Blocks: what we add to a file, between markers ---------------------------------------------------
+
+_MARKER = re.compile(
+    rb"[ \t\f]*# (?:>>> fluxgym-watchdog: ([a-z-]+)(?: \((newline|file) added\))? >>>"
+    rb"|<<< fluxgym-watchdog: ([a-z-]+)(?: ([0-9a-f]{8}))? <<<)[ \t]*"
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Block:
+    """One of our blocks in a file: the bytes from `start` to `end` are what was inserted.
+
+    `added` names what was made for it: "newline" for the line break before it, "file" for the whole file.
+    """
+
+    name: str
+    start: int
+    end: int
+    first_line: int
+    last_line: int
+    added: str
+    edited: bool
+
+
+def _find_blocks(source: bytes, file: str = "app.py") -> list[Block]:
+    """Raises RefusedError where a marker stands without its partner."""
+    blocks: list[Block] = []
+    lines = source.splitlines(keepends=True)
+    begun: tuple[str, int, int, str] | None = None
+    offset, ending_before = 0, b""
+    for number, line in enumerate(lines, 1):
+        ending = _line_ending(line)
+        marker = _MARKER.fullmatch(line.removesuffix(ending))
+        if marker and (marker[1] is not None) == (begun is not None):
+            break
+        if marker and begun is None:
+            added = (marker[2] or b"").decode()
+            begun = (marker[1].decode(), offset - len(ending_before) * (added == "newline"), number, added)
+        elif marker and begun is not None:
+            name, start, first_line, added = begun
+            if name != marker[3].decode():
+                break
+            end = offset + len(line) - len(ending) * (added == "newline")
+            edited = marker[4] is not None and marker[4] != _checksum(lines[first_line : number - 1])
+            blocks.append(Block(name, start, end, first_line, number, added, edited))
+            begun = None
+        offset, ending_before = offset + len(line), ending
+    else:
+        if begun is None:
+            return blocks
+        number = begun[2]
+    raise RefusedError(
+        f"{file} line {number}: a fluxgym-watchdog marker (# >>> or # <<<) without its partner; "
+        "delete what is left of that block by hand, then try again"
+    )
+
+
+def _frame(name: str, inner: list[bytes], *, indent: bytes = b"", added: str = "") -> list[bytes]:
+    """The lines of a block, without their ends: the closing marker holds a checksum of what is between."""
+    note = f" ({added} added)" if added else ""
+    opening, closing = f"# >>> fluxgym-watchdog: {name}{note} >>>", f"# <<< fluxgym-watchdog: {name} "
+    return [indent + opening.encode(), *inner, indent + closing.encode() + _checksum(inner) + b" <<<"]
+
+
+def _checksum(lines: list[bytes]) -> bytes:
+    """Of what stands there, however it is indented and its lines end: an editor may change that by itself."""
+    return b"%08x" % zlib.crc32(b"\n".join(line.strip() for line in lines if line.strip()))
+
+
+def _add_block(source: bytes | None, name: str, text: str, file: str) -> bytes:
+    """A file of lines (None: not there yet) with the block at its end, or renewed where it is. Raises RefusedError."""
+    found = [block for block in _find_blocks(source or b"", file) if block.name == name]
+    start = end = len(source or b"")
+    added = "file" if source is None else "newline" if source and not _line_ending(source[-2:]) else ""
+    if found:
+        start, end, added = found[0].start, found[0].end, found[0].added
+    source = source or b""
+    first = source.splitlines(keepends=True)[:1]
+    ending = (_line_ending(first[0]) if first else b"") or b"\n"
+    framed = ending.join(_frame(name, os.fsencode(text).splitlines(), added=added))
+    framed = ending + framed if added == "newline" else framed + ending
+    return source[:start] + framed + source[end:]
+
+
+def _without_blocks(source: bytes, file: str) -> bytes | None:
+    """As unpatch(); None where nothing is left of a file that was made for a block."""
+    ours = any(block.added == "file" for block in _find_blocks(source, file))
+    rest = unpatch(source, file=file)
+    return None if ours and not rest else rest
+
+
 def _line_ending(line: bytes) -> bytes:
     return line[len(line.rstrip(b"\r\n")) :]
+
+
+# requirements.txt: the environment is deleted by Pinokio's update, and made again from this file ---
+
+
+def patch_requirements(source: bytes, *, edited_too: bool = False) -> bytes:
+    """`source` with what the watchdog needs beyond FluxGym, unless it is named there already."""
+    original = unpatch(source, edited_too=edited_too, file="requirements.txt")
+    named = re.search(rb"(?im)^[ \t]*nvidia[-_.]ml[-_.]py\b(?![-_.])", original)
+    if named or b"\0" in original or original.rstrip().endswith(b"\\"):  # UTF-16; a line that goes on
+        return original
+    return _add_block(original, "requirements", _inner("requirements.txt"), "requirements.txt")
+
+
+# git: a clean/smudge filter, so that it sees FluxGym's files as they were --------------------------
+
+FILTER = "fluxgym-watchdog"
+_FILTERED = {"app.py": patch, "requirements.txt": patch_requirements}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Repository:
+    """The git work tree around a FluxGym folder; `prefix` is the way from its top to the folder, "" or ending in /."""
+
+    git: str
+    top: Path
+    prefix: str
+    config: Path
+    attributes: Path
+    exclude: Path
+    filtered: tuple[str, ...]
+    """The files that git has as they were without us, and that the filter is for."""
+    committed: bool
+    """Whether git itself has app.py with blocks of ours in it."""
+
+
+def filter_for_git(direction: str = "", path: str = "", *_: str) -> int:
+    """Called by git with a file on the standard input: `clean` takes our blocks out, `smudge` puts them in.
+
+    What is not understood passes unchanged. On an error git takes the file as it is, because `required` is off.
+    """
+    content = sys.stdin.buffer.read()
+    name = path.rpartition("/")[2]
+    try:
+        if direction == "clean":
+            content = unpatch(content)
+        elif direction == "smudge" and not _find_blocks(content):
+            content = _FILTERED[name](content)
+    except (RefusedError, KeyError) as reason:
+        if direction == "smudge":
+            print(f"FluxGym Watchdog leaves {path} as it is: {reason}", file=sys.stderr)
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()
+    return 0
+
+
+def _find_repository(folder: Path) -> Repository | None:
+    """None where git has no app.py in this folder. Raises RefusedError where there is a work tree but git says no."""
+    real = folder.resolve()
+    if not any((place / ".git").exists() for place in (real, *real.parents)):
+        return None
+    otherwise = "Or add --no-git: then an update that touches app.py stops until `install.py DIR --uninstall` was run"
+    git = shutil.which("git")
+    if git is None:
+        raise RefusedError(
+            f"{real}: is under git, but no git was found on the PATH. Install git and try again. {otherwise}"
+        )
+    asked = ["--show-toplevel", "--show-prefix", "--git-path", "config", "--git-path", "info/attributes"]
+    told = _git(git, real, "rev-parse", *asked, "--git-path", "info/exclude")
+    if told.returncode:
+        reason = _text(told.stderr)
+        if "not a git repository" in reason:
+            return None
+        hint = "Run install.py as the user who owns the folder. " if "ownership" in reason else ""
+        raise RefusedError(f"{real}: git refuses: {reason}. {hint}{otherwise}")
+    top, prefix, *paths = os.fsdecode(told.stdout).split("\n")[:5]
+    config, attributes, exclude = (real / path for path in paths)
+    staged = _git(git, real, "ls-files", "-s", "-z", "--", *_FILTERED).stdout.split(b"\0")
+    entries = [entry.partition(b"\t") for entry in staged if entry]
+    names = [os.fsdecode(name) for mode, _, name in entries if not mode.startswith(b"120000")]
+    if "app.py" not in names:
+        return None
+    committed = b"# >>> fluxgym-watchdog: " in _git(git, real, "cat-file", "blob", ":./app.py").stdout
+    found = Repository(git, Path(top), prefix, config, attributes, exclude, tuple(names), committed)
+    others = _git(git, real, "check-attr", "-z", "filter", "--", *names).stdout.split(b"\0")
+    for name, value in zip(others[::3], others[2::3], strict=False):
+        if value not in (b"unspecified", b"unset", FILTER.encode()):
+            filter_, file = os.fsdecode(value), os.fsdecode(name)
+            reason = f"{real / file}: goes through the git filter '{filter_}' already, and git takes one filter a file"
+            raise RefusedError(f"{reason}. {otherwise}")
+    return found
+
+
+def _git_setup(repository: Repository, folder: Path, app: Path) -> list[Edit]:
+    """The changes to git's local files. Raises RefusedError where nothing on this machine could run the filter."""
+    names = {repository.exclude: "git_exclude"}
+    words = {"FOLDER": _for_pattern(repository.prefix)}
+    if not repository.committed and not app.is_symlink():
+        names |= {repository.attributes: "git_attributes", repository.config: "git_config"}
+        program = "install.py" if folder.resolve() == HERE else f"{PACKAGE}/install.py"
+        words["PYTHON"] = _for_shell(_lasting_python(folder))
+        words["PROGRAM"] = _for_shell(repository.prefix + program)
+    edits = []
+    for path, name in names.items():
+        before = path.read_bytes() if path.exists() else None
+        text = _inner(name)
+        if name == "git_attributes":
+            text = "\n".join(
+                _attribute(line, repository) for line in text.split("\n") if _is_filtered(line, repository)
+            )
+            _check_alone(path, before or b"", text)
+        else:
+            text = re.sub("@([A-Z]+)@", lambda word: words[word[1]], text)
+        edits.append(Edit(path, before, _add_block(before, name.replace("_", "-"), text, path.name)))
+    return edits
+
+
+def _for_shell(word: str) -> str:
+    """Quoted for sh, with git's own %, inside a string of .git/config."""
+    return shlex.quote(word.replace("%", "%%")).replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _for_pattern(path: str) -> str:
+    return re.sub(r"([\\*?\[\]])", r"\\\1", path)
+
+
+def _is_filtered(line: str, repository: Repository) -> bool:
+    return any(f'@{name}"' in line for name in repository.filtered)
+
+
+def _attribute(line: str, repository: Repository) -> str:
+    quoted = _for_pattern(repository.prefix).replace("\\", "\\\\").replace('"', '\\"')
+    return line.replace("@FOLDER@", quoted)
+
+
+def _check_alone(path: Path, before: bytes, text: str) -> None:
+    """One folder of a repository can have the filter."""
+    theirs = {line for line in before.splitlines() if f"filter={FILTER}".encode() in line}
+    if theirs - set(os.fsencode(text).splitlines()):
+        raise RefusedError(
+            f"{path}: FluxGym Watchdog is installed for another folder of this repository. Or add --no-git"
+        )
+
+
+def _lasting_python(folder: Path) -> str:
+    """A Python 3.10 or newer that is still there when FluxGym's own environment is deleted. Raises RefusedError."""
+    base: str = getattr(sys, "_base_executable", None) or sys.executable
+    named = [shutil.which(f"python3{minor}") for minor in ("", ".13", ".12", ".11", ".10")]
+    for python in filter(None, [base, *named, shutil.which("python")]):
+        inside = any(folder.resolve() in place.parents for place in (Path(python), Path(python).resolve()))
+        check = [python, "-I", "-S", "-c", "import sys; sys.exit(sys.version_info < (3, 10))"]
+        if not inside and _succeeds(check):
+            return Path(python).as_posix()
+    raise RefusedError(
+        f"git's filter needs a Python 3.10 or newer outside of {folder}, whose own is deleted by updates; none "
+        "was found. Install one, or add --no-git"
+    )
+
+
+def _survival(folder: Path, app: Path, repository: Repository | None) -> str:
+    """Whether the blocks are in app.py again after an update, in words."""
+    again = "after an update that replaces app.py, run install.py again"
+    if repository is None:
+        return f"not survived by themselves, as git has no app.py here; {again}"
+    if app.is_symlink():
+        return f"not survived by themselves, as app.py is a link to {app.resolve()}; {again}"
+    if repository.committed:
+        return "survived, as the blocks are in git's own app.py (staged or committed)"
+    trouble = _update_trouble(repository, folder, app)
+    return f"may stop at app.py: {trouble}" if trouble else "survived, through git's filter (tried just now)"
+
+
+def _update_trouble(repository: Repository, folder: Path, app: Path) -> str:
+    """Why git would stop an update at app.py, or lose the blocks; "" if it would do neither."""
+    if repository.committed or app.is_symlink():
+        return ""
+    if trouble := _filter_trouble(repository, folder):
+        return trouble
+    stale = _taken_as_changed(repository, folder)
+    return f"it takes {' and '.join(stale)} as changed by you" if stale else ""
+
+
+def _filter_trouble(repository: Repository, folder: Path) -> str:
+    """What is wrong with the filter, by having git use it both ways; "" if nothing is."""
+    value = _git(repository.git, folder, "check-attr", "-z", "filter", "--", "app.py").stdout.split(b"\0")[2:3]
+    if value != [FILTER.encode()]:
+        return "its filter is not set up"
+    smudged = _git(repository.git, folder, "cat-file", "--filters", ":./app.py")
+    staged = _git(repository.git, folder, "rev-parse", ":./app.py").stdout
+    cleaned = _git(repository.git, folder, "hash-object", "--stdin", "--path=app.py", given=smudged.stdout)
+    if b"# >>> fluxgym-watchdog: " not in smudged.stdout:
+        return f"the filter gives app.py without the blocks. {_text(smudged.stderr)}".rstrip(". ")
+    return "" if cleaned.stdout == staged else f"the filter does not give back git's app.py. {_text(cleaned.stderr)}"
+
+
+def _refresh(repository: Repository, folder: Path) -> None:
+    """Has git note the files as they lie there now, where it says itself that they are what it has.
+
+    A file of another size counts as changed before any filter is asked. Nothing that the user changed is staged.
+    """
+    for name in _taken_as_changed(repository, folder):
+        _git(repository.git, folder, "update-index", "--", name)
+
+
+def _taken_as_changed(repository: Repository, folder: Path) -> list[str]:
+    """The files that git status names as changed, and that are for git what it has."""
+    listed = _git(repository.git, folder, "diff-files", "--name-only", "--relative", "-z", "--", *repository.filtered)
+    names = [os.fsdecode(name) for name in listed.stdout.split(b"\0") if name]
+    return [name for name in names if (folder / name).is_file() and _is_as_staged(repository, folder, name)]
+
+
+def _is_as_staged(repository: Repository, folder: Path, name: str) -> bool:
+    given = (folder / name).read_bytes()
+    cleaned = _git(repository.git, folder, "hash-object", "--stdin", f"--path={name}", given=given)
+    return cleaned.stdout == _git(repository.git, folder, "rev-parse", f":./{name}").stdout != b""
+
+
+def _other_worktrees_use(repository: Repository, folder: Path) -> bool:
+    """Work trees of one repository share its configuration."""
+    listed = _git(repository.git, folder, "worktree", "list", "--porcelain").stdout.splitlines()
+    places = [Path(os.fsdecode(line.removeprefix(b"worktree "))) for line in listed if line.startswith(b"worktree ")]
+    folders = [place / repository.prefix / PACKAGE for place in places if place.resolve() != repository.top.resolve()]
+    return any(_read_record(package) for package in folders)
+
+
+def _git(git: str, folder: Path, *arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
+    variables = {name: value for name, value in os.environ.items() if name not in elsewhere} | {"LC_ALL": "C"}
+    return subprocess.run([git, *arguments], cwd=folder, env=variables, input=given, capture_output=True, check=False)
+
+
+# FluxGym's Python ---------------------------------------------------------------------------------
+
+_VERSIONS = """\
+import importlib.metadata as metadata, json, sys
+found = {(d.metadata["Name"] or "").lower().replace("_", "-"): d.version for d in metadata.distributions()}
+print(json.dumps({"python": sys.version.split()[0]} | found))
+"""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Package:
+    """What is to be done about NEEDED: installed into FluxGym's `python` if that is given, else nothing."""
+
+    python: Path | None
+    text: str
+
+
+def _choose_package(folder: Path, named: Path | None) -> Package:
+    """Decides by pip's dry run. Raises RefusedError where pip would change anything that FluxGym has."""
+    python = _fluxgym_python(folder, named)
+    without = "without it the GPU is read through nvidia-smi"
+    if sys.platform == "darwin":
+        return Package(None, "no NVIDIA GPU on macOS")
+    if python is None:
+        return Package(None, f"FluxGym's Python was not found in {folder} (--python names it); {without}")
+    present = _versions(python)
+    if not present:
+        return Package(None, f"{python} does not run; {without}")
+    if NEEDED in present:
+        return Package(None, f"{NEEDED} {present[NEEDED]} is in FluxGym's Python")
+    if hasattr(os, "geteuid") and (owner := python.parent.stat().st_uid) != os.geteuid():
+        return Package(None, f"{NEEDED} is not installed, as {python} belongs to user {owner}; {without}")
+    command = [str(python), "-I", "-m", "pip", "install", "--dry-run", "--report", "-", *_PIP_OPTIONS, NEEDED]
+    tried = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)
+    planned: dict[str, str] = {}
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        report = json.loads(tried.stdout)
+        planned = {item["metadata"]["name"].lower(): item["metadata"]["version"] for item in report["install"]}
+    if tried.returncode or NEEDED not in planned:
+        last = _text(tried.stderr).splitlines()[-1:] or ["no answer"]
+        return Package(None, f"{NEEDED} cannot be installed ({_without_secrets(last[0])}); {without}")
+    changed = [f"{name} {present[name]} to {new}" for name, new in planned.items() if name in present]
+    if changed:
+        what = ", ".join(changed)
+        reason = f"{python}: installing {NEEDED} would change what FluxGym has ({what})"
+        raise RefusedError(f"{reason}. Nothing was done; --no-packages installs without it, and {without}")
+    names = ", ".join(f"{name} {new}" for name, new in planned.items())
+    return Package(python, f"{names} installed into FluxGym's Python; pip's dry run says that nothing else changes")
+
+
+_PIP_OPTIONS = ("--quiet", "--no-input", "--disable-pip-version-check", "--retries", "1", "--timeout", "15")
+
+
+def _install_package(choice: Package, folder: Path) -> None:
+    if choice.python is None:
+        return
+    print(f"Installing {NEEDED} ...", flush=True)
+    command = [str(choice.python), "-I", "-m", "pip", "install", *_PIP_OPTIONS, NEEDED]
+    done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)
+    if done.returncode:
+        last = _text(done.stderr).splitlines()[-1:]
+        print(f"Note: pip failed ({_without_secrets(''.join(last))}); the GPU is read through nvidia-smi")
+        return
+    record = folder / PACKAGE / RECORD
+    if found := _read_record(folder / PACKAGE):
+        written = json.dumps(found | {"installed_packages": [NEEDED]}, indent=2) + "\n"
+        _replace_file(record, record.read_bytes(), written.encode())
+
+
+def _fluxgym_python(folder: Path, named: Path | None = None) -> Path | None:
+    """The Python that runs FluxGym: the one named, that of its environment, or this one if it has FluxGym's parts."""
+    if named is not None:
+        if not named.is_file():
+            raise RefusedError(f"{named}: not found; --python names the Python that runs FluxGym")
+        return named.absolute()
+    for name in ("env", "venv", ".venv"):
+        for program in ("bin/python", "Scripts/python.exe", "python.exe"):  # the last: conda on Windows
+            if (folder / name / program).is_file():
+                return folder / name / program
+    here = Path(sys.executable)
+    return here if {"gradio-logsview", "gradio"} <= _versions(here).keys() else None
+
+
+def _versions(python: Path) -> dict[str, str]:
+    """The versions of what a Python has installed, by name, and its own as "python"; nothing if it does not run."""
+    try:
+        told = subprocess.run([str(python), "-I", "-c", _VERSIONS], capture_output=True, check=False)
+        versions: dict[str, str] = json.loads(told.stdout)
+    except (OSError, ValueError):
+        return {}
+    return versions
+
+
+def _requirements_edit(folder: Path, repository: Repository | None, *, edited_too: bool) -> Edit | None:
+    path = folder / "requirements.txt"
+    if path.is_symlink() or not path.is_file() or (repository is not None and repository.committed):
+        return None
+    before = path.read_bytes()
+    after = patch_requirements(before, edited_too=edited_too)
+    return Edit(path, before, after) if after != before or b"# >>> fluxgym-watchdog: " in before else None
+
+
+def _gpu_reading(folder: Path) -> str:
+    python = _fluxgym_python(folder)
+    if python is None:
+        return "read through nvidia-ml-py where FluxGym's Python has it, else through nvidia-smi"
+    if NEEDED in _versions(python):
+        return "read through nvidia-ml-py"
+    return f"read through nvidia-smi ({python} has no nvidia-ml-py)"
+
+
+# The doctor: what is known to keep trainings from being watched or resumed ------------------------
+
+
+def print_doctor(folder: Path | None, *, python: Path | None = None) -> None:
+    """Each line says whether something is fine ("ok"), worth knowing ("note") or in the way ("bad"), and what to do."""
+    folder, app = _find_app(folder)
+    print(f"FluxGym in {folder}")
+    bad = 0
+    for mark, what in _diagnose(folder, app, python):
+        bad += mark == "bad"
+        print(f"  {mark:<5}{what}")
+    print("Nothing stands in the way." if not bad else f"{bad} in the way; what to do stands beside it.")
+
+
+def _diagnose(folder: Path, app: Path, named: Path | None) -> Iterator[tuple[str, str]]:
+    python = _fluxgym_python(folder, named)
+    versions = _versions(python) if python is not None else {}
+    yield "ok", f"this Python is {sys.version.split()[0]} ({sys.executable})"
+    if not versions:
+        place = f"{python} does not run" if python else f"was not found in {folder}; --python names it"
+        yield "note", f"FluxGym's Python {place}: its packages are not looked at"
+    else:
+        yield from _judge_versions(python, versions)
+    yield from _judge_gpu(python if NEEDED in versions else None)
+    yield from _judge_disk(folder)
+    yield from _judge_reach(app)
+    with contextlib.suppress(RefusedError):
+        yield from (
+            ("bad", f"{fault} (--repair puts it right)") for fault in _faults(folder, app, _find_repository(folder))
+        )
+
+
+def _judge_versions(python: Path | None, versions: dict[str, str]) -> Iterator[tuple[str, str]]:
+    own = versions["python"]
+    supported = _at_least(own, 3, 10)
+    yield (
+        "ok" if supported else "bad",
+        f"FluxGym's Python is {own} ({python})" + ("" if supported else ": 3.10 is needed"),
+    )
+    for name in ("psutil", "pyyaml"):
+        if name not in versions:
+            yield "bad", f"{name} is missing there, and the watchdog needs it: {python} -m pip install {name}"
+    gradio = versions.get("gradio")
+    if gradio is None:
+        yield "bad", "gradio is missing there, and so FluxGym cannot start"
+    elif not _at_least(gradio, 5, 44):
+        yield "ok", f"Gradio is {gradio}"
+    elif not _at_least(gradio, 6):
+        yield "bad", f"Gradio is {gradio}: FluxGym's Start button does not work from 5.44 on; it wants 4.44.1"
+    else:
+        yield "bad", f"Gradio is {gradio}: FluxGym's own page does not start on Gradio 6; it wants 4.44.1"
+    if gradio and not _at_least(gradio, 5) and _at_least(versions.get("starlette", "0"), 1):
+        yield (
+            "bad",
+            f"starlette is {versions['starlette']}: Gradio {gradio} does not start with it; FluxGym pins 0.50.0",
+        )
+    accelerate, torch = versions.get("accelerate"), versions.get("torch")
+    if accelerate is None or torch is None:
+        missing = " and ".join(name for name in ("accelerate", "torch") if name not in versions)
+        yield "bad", f"{missing} missing there, and so nothing can be trained"
+    elif _at_least(accelerate, 0, 32) and not _at_least(accelerate, 0, 34) and _at_least(torch, 2, 6):
+        yield (
+            "bad",
+            (
+                f"accelerate {accelerate} with torch {torch}: every resume dies with KeyError: 'step'. Set "
+                "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 in FluxGym's environment, or take another accelerate"
+            ),
+        )
+    else:
+        yield "ok", f"accelerate {accelerate} with torch {torch} resumes, as far as is known"
+
+
+def _judge_gpu(python: Path | None) -> Iterator[tuple[str, str]]:
+    if python is not None:
+        probe = "import pynvml as n; n.nvmlInit(); print(n.nvmlDeviceGetCount(), n.nvmlSystemGetDriverVersion())"
+        told = subprocess.run([str(python), "-I", "-c", probe], capture_output=True, check=False)
+        if told.returncode == 0:
+            count, _, driver = _text(told.stdout).partition(" ")
+            yield "ok", f"NVIDIA's driver library answers: {count} GPU(s), driver {driver}"
+            return
+        last = _text(told.stderr).splitlines()[-1:]
+        yield "note", f"NVIDIA's driver library does not answer: {''.join(last)}"
+    else:
+        yield "note", f"{NEEDED} is not there: the GPU is read through nvidia-smi"
+    smi = shutil.which("nvidia-smi")
+    if smi is not None and _succeeds([smi, "-L"]):
+        yield "ok", "nvidia-smi answers"
+    else:
+        found = "answers with an error" if smi else "is not on the PATH"
+        yield "bad", f"nvidia-smi {found} either: no GPU can be seen; trainings are watched by their progress alone"
+
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+NETWORK = frozenset(("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "lustre", "beegfs", "afs"))
+
+
+def _judge_disk(folder: Path) -> Iterator[tuple[str, str]]:
+    outputs = folder / "outputs" if (folder / "outputs").is_dir() else folder
+    free_gb = shutil.disk_usage(outputs).free / 1e9
+    text = f"{free_gb:.0f} GB are free for {outputs}; a saved state takes 0.1 to 0.3 GB, two are kept"
+    yield "bad" if free_gb < 2 else "note" if free_gb < 10 else "ok", text
+    kind = _file_system(outputs.resolve())
+    if kind in NETWORK or (kind.startswith("fuse.") and kind != "fuse.fuseblk"):
+        yield (
+            "note",
+            f"{outputs} is on a network file system ({kind}): when it stalls the training does, and is told so",
+        )
+    else:
+        yield "ok", f"{outputs} is on a local file system" + (f" ({kind})" if kind else "")
+
+
+def _file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
+    """The kind of file system that a path is on, as the kernel names it; "" where that cannot be told."""
+    if os.name == "nt":
+        import ctypes  # noqa: PLC0415 - `windll` exists on Windows alone
+
+        drive = path.drive if path.drive.startswith("\\\\") else path.drive + "\\"
+        remote = drive.startswith("\\\\") or ctypes.windll.kernel32.GetDriveTypeW(drive) == 4  # type: ignore[attr-defined,unused-ignore]
+        return "smbfs" if remote else ""
+    best, kind = -1, ""
+    with contextlib.suppress(OSError):
+        for line in mounts.read_text(errors="surrogateescape").splitlines():
+            own, _, rest = line.partition(" - ")
+            place = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), own.split()[4]))
+            depth = len(place.parts)
+            if (place == path or place in path.parents) and depth >= best:  # of two on one place the later one is seen
+                best, kind = depth, rest.split()[0]
+    return kind
+
+
+def _judge_reach(app: Path) -> Iterator[tuple[str, str]]:
+    """FluxGym has no login, and serves every file of its folder to whoever reaches its page."""
+    ways = []
+    with contextlib.suppress(RefusedError):
+        for node in ast.walk(_parse(app.read_bytes(), "app.py")):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "launch":
+                given = {k.arg: k.value.value for k in node.keywords if k.arg and isinstance(k.value, ast.Constant)}
+                ways += ["app.py launches with share=True"] if given.get("share") is True else []
+                name = given.get("server_name")
+                if isinstance(name, str) and name not in LOCAL:
+                    ways.append(f"app.py launches on {name}")
+    served = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
+    ways += [f"GRADIO_SERVER_NAME is {served}"] if served not in LOCAL else []
+    ways += ["GRADIO_SHARE is set"] if os.environ.get("GRADIO_SHARE", "").lower() == "true" else []
+    ways += ["this is a container, whose image of FluxGym listens on 0.0.0.0"] if Path("/.dockerenv").exists() else []
+    if ways:
+        advice = "anybody who reaches the page can start and stop trainings and read the folder's files, HF_TOKEN too"
+        yield "note", f"reachable from outside ({'; '.join(ways)}): {advice}"
+    else:
+        yield "ok", "FluxGym listens on this machine alone, as far as app.py and the environment say"
+
+
+def _at_least(version: str, *least: int) -> bool:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[: len(least)]) >= least
 
 
 # Files and folders --------------------------------------------------------------------------------
 
 
-def _find_app(folder: Path) -> tuple[Path, Path]:
-    folder = folder.expanduser().absolute()
-    if folder.name == "app.py" and folder.is_file():
-        folder = folder.parent
-    app = folder / "app.py"
-    if not app.is_file():
-        raise RefusedError(f"{app}: not found; give the folder in which FluxGym's app.py lies")
-    return folder, app
+@dataclasses.dataclass(frozen=True, slots=True)
+class Edit:
+    """A file that is to become `after`; None: it is not there."""
+
+    path: Path
+    before: bytes | None
+    after: bytes | None
 
 
-def _check_writable(folder: Path, app: Path) -> None:
-    for path in (folder, app.resolve().parent):
-        if not os.access(path, os.W_OK | os.X_OK):
+def _find_app(folder: Path | None) -> tuple[Path, Path]:
+    """FluxGym's folder and its app.py: in `folder` (or the current one), else in the nearest one around it."""
+    given = (Path.cwd() if folder is None else folder).expanduser().absolute()
+    if given.name == "app.py" and given.is_file():
+        given = given.parent
+    if folder is not None and (given / "app.py").is_file():  # named by the user: its anchors decide
+        return given, given / "app.py"
+    around = _fluxgym_around(given)
+    if around is None:
+        raise RefusedError(f"{given / 'app.py'}: not found; give the folder in which FluxGym's app.py lies")
+    return around, around / "app.py"
+
+
+def _fluxgym_around(place: Path) -> Path | None:
+    for folder in (place, *place.parents):
+        with contextlib.suppress(OSError):
+            text = (folder / "app.py").read_bytes()
+            if b"gradio" in text and re.search(rb"LogsViewRunner|sd-scripts|flux_train_network", text):
+                return folder
+    return None
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """One installer at a time in a folder; the operating system lets go when this process ends, however it does."""
+    busy = RefusedError(f"{folder}: another install.py is at work here; wait for it to end")
+    if os.name == "nt":
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_TEMPORARY", 0)  # gone when it is closed
+        try:
+            handle = os.open(folder / f"{TEMPORARY}lock", flags)
+        except (FileExistsError, PermissionError):
+            raise busy from None
+    else:
+        import fcntl  # noqa: PLC0415 - exists on POSIX alone
+
+        handle = os.open(folder, os.O_RDONLY)  # no file that could be left behind
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise busy from None
+        except OSError:
+            pass  # a network file system without locks: each file is still replaced whole, and only if it is as it was
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _apply(edits: list[Edit]) -> None:
+    """Makes the changes in order; if one fails, those before it are taken back, and its error is raised."""
+    done: list[Edit] = []
+    try:
+        for edit in edits:
+            if edit.after != edit.before:
+                _change_file(edit)
+                done.append(edit)
+    except (OSError, RefusedError):
+        for edit in reversed(done):
+            with contextlib.suppress(OSError, RefusedError):
+                _change_file(Edit(edit.path, edit.after, edit.before))
+        raise
+
+
+def _change_file(edit: Edit) -> None:
+    if edit.after is None:
+        edit.path.unlink()
+    else:
+        lock = edit.path.with_name("config.lock")
+        if edit.path.name == "config" and lock.exists():
+            raise RefusedError(f"{lock}: is there, so git is writing its configuration, or a killed git has left it")
+        _replace_file(edit.path, edit.before, edit.after)
+
+
+def _removals(folder: Path, app: Path, repository: Repository | None) -> Iterator[Edit]:
+    """The files with blocks of ours, without them: git's configuration last, so that git never sees a change."""
+    paths = [folder / "requirements.txt", app]
+    if repository is not None and not _other_worktrees_use(repository, folder):
+        paths += [repository.config, repository.attributes, repository.exclude]
+    for path in paths:
+        if path.is_file():
+            content = path.read_bytes()
+            yield Edit(path, content, _without_blocks(content, path.name))
+
+
+def _faults(folder: Path, app: Path, repository: Repository | None) -> list[str]:
+    """What is not as the installer left it, each in words."""
+    faults = []
+    content = app.read_bytes()
+    edited = [block for block in _find_blocks(content) if block.edited]
+    faults += [f"app.py line {block.first_line}: the block '{block.name}' was edited by hand" for block in edited]
+    if not edited:
+        proper = patch(content)
+        if not _find_blocks(content):
+            faults.append("app.py is without the blocks: an update has replaced it, or they were never there")
+        elif proper != content:
+            faults.append("the blocks in app.py are incomplete or of another version")
+    package = folder / PACKAGE
+    if not (package / "__init__.py").is_file():
+        faults.append(f"{package}: the package is not there, or not whole")
+    else:
+        files = _read_record(package).get("files") or {}
+        wrong = [name for name, sum_ in files.items() if _file_sum(package / name) != sum_]
+        if wrong:
+            faults.append(f"{package}: {len(wrong)} files missing or changed ({', '.join(sorted(wrong)[:3])} ...)")
+    if repository is not None and (trouble := _update_trouble(repository, folder, app)):
+        faults.append(f"git: {trouble}")
+    return faults
+
+
+def _check_package(folder: Path) -> tuple[str, bool]:
+    """The version that is to be installed, and whether it lies there already. Raises RefusedError."""
+    source, target = _package(), folder / PACKAGE
+    version = _version(source)
+    if version is None:
+        raise RefusedError(f"{source}: the package is not beside install.py; unpack all of FluxGym Watchdog")
+    in_place = target.resolve() == source.resolve()
+    if not in_place:
+        _check_ours(target)
+    return version, in_place
+
+
+def _package() -> Path:
+    """The package beside this file, or around it: an installed package has a copy of this file in it."""
+    return HERE if HERE.name == PACKAGE and (HERE / "__init__.py").is_file() else HERE / PACKAGE
+
+
+def _check_writable(folder: Path, edits: list[Edit]) -> None:
+    for path in (folder, *(edit.path.resolve().parent for edit in edits)):
+        if path.exists() and not os.access(path, os.W_OK | os.X_OK):
             raise RefusedError(f"{path}: no permission to write here; run install.py as the user who owns it")
 
 
@@ -509,13 +1307,20 @@ def _check_ours(target: Path) -> None:
     raise RefusedError(f"{target}: exists and is not FluxGym Watchdog's; move it away first")
 
 
-def _copy_package(source: Path, target: Path, record: dict[str, Any], owner: os.stat_result) -> None:
-    """Copies beside `target`, then renames; a moment without `target` is one in which FluxGym runs without us."""
+def _copy_package(target: Path, record: dict[str, Any], owner: os.stat_result) -> None:
+    """Copies beside `target`, then renames; a moment without `target` is one in which FluxGym runs without us.
+
+    This file and the snippets go along: git's filter runs them, and they can uninstall when the download is gone.
+    """
     bench = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=target.parent))
     new, old = bench / "new", bench / "old"
+    ignore = shutil.ignore_patterns("__pycache__", "*.pyc", RECORD)
     try:
-        shutil.copytree(source, new, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", RECORD))
-        (new / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        shutil.copytree(_package(), new, ignore=ignore)
+        shutil.copy2(Path(__file__), new / "install.py")
+        shutil.copytree(HERE / "patches", new / "patches", ignore=ignore)
+        files = {path.relative_to(new).as_posix(): _file_sum(path) for path in sorted(new.rglob("*")) if path.is_file()}
+        (new / RECORD).write_text(json.dumps(record | {"files": files}, indent=2) + "\n", encoding="utf-8")
         with contextlib.suppress(RefusedError):  # only root can give files away, and it need not be so
             for path in (new, *new.rglob("*")):
                 _keep_owner(path, owner)
@@ -531,10 +1336,11 @@ def _copy_package(source: Path, target: Path, record: dict[str, Any], owner: os.
         shutil.rmtree(bench, ignore_errors=True)
 
 
-def _replace_file(path: Path, expected: bytes, content: bytes) -> None:
+def _replace_file(path: Path, expected: bytes | None, content: bytes) -> None:
     """`path` holds either `expected` or `content` at every instant; links are followed, mode and owner kept."""
     target = path.resolve()
-    before = target.stat()
+    target.parent.mkdir(exist_ok=True)
+    before = target.stat() if expected is not None else None
     handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=target.parent)
     new = Path(name)
     try:
@@ -542,9 +1348,9 @@ def _replace_file(path: Path, expected: bytes, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        _keep_owner(new, before)
-        new.chmod(stat.S_IMODE(before.st_mode))
-        if target.read_bytes() != expected:
+        _keep_owner(new, before or target.parent.stat())
+        new.chmod(stat.S_IMODE(before.st_mode) if before else 0o644)
+        if (target.read_bytes() if target.exists() else None) != expected:
             raise RefusedError(f"{target}: was changed by someone else in this moment; try again")
         new.replace(target)
     except BaseException:
@@ -567,12 +1373,54 @@ def _keep_owner(path: Path, owner: os.stat_result) -> None:
             raise RefusedError(f"{path.parent}: files here belong to {who}; run install.py as that user") from error
 
 
-def _remove_leftovers(folder: Path, app: Path) -> None:
+def _keep_edited(app: Path, content: bytes) -> None:
+    """Before --repair takes somebody's lines out of a block, the file as it was is put beside app.py."""
+    if not any(block.edited for block in _find_blocks(content)):
+        return
+    number = 1
+    while (kept := app.with_name(f"app.py.edited-{number}")).exists():
+        number += 1
+    kept.write_bytes(content)
+    print(f"app.py as it was edited is kept as {kept}")
+
+
+def _delete(path: Path, bench: Path) -> None:
+    """Away at once, by a rename; then its parts, one after the other."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+        return
+    grave = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=bench))
+    path.replace(grave / path.name)
+    shutil.rmtree(grave)
+
+
+def _is_supervised(path: Path) -> bool:
+    """Whether a process holds the lock in a run's .watchdog/ folder."""
+    if not (path / "lock").is_file():
+        return False
+    try:
+        with (path / "lock").open("rb+") as file:
+            if os.name == "nt":
+                import msvcrt  # noqa: PLC0415 - exists on Windows alone
+
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+            else:
+                import fcntl  # noqa: PLC0415 - exists on POSIX alone
+
+                fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False
+
+
+def _remove_leftovers(folder: Path, app: Path, repository: Repository | None) -> None:
     places = {folder.resolve(), app.resolve().parent}
+    if repository is not None:
+        places |= {repository.config.parent.resolve(), repository.attributes.parent.resolve()}
     for path in [path for place in places for path in place.glob(TEMPORARY + "*")]:
         if path.is_dir():
             shutil.rmtree(path)
-        else:
+        elif path.name != f"{TEMPORARY}lock":
             path.unlink()
 
 
@@ -602,30 +1450,73 @@ def _read_record(package: Path) -> dict[str, Any]:
     return {}
 
 
-def _describe_change(before: bytes, after: bytes) -> str:
-    if before == after:
-        return "has the blocks already; unchanged"
-    if after == unpatch(before):
-        return f"{len(_find_blocks(before))} blocks taken out, nothing else touched"
-    places = ", ".join(f"{anchor.block} after line {anchor.line}" for anchor in _find_anchors(unpatch(before)))
-    return f"2 guarded blocks inserted ({places}), no line replaced"
+def _file_sum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
-def _print_diff(app: Path, before: bytes, after: bytes) -> None:
-    old, new = ([line.decode("utf-8", "backslashreplace") for line in text.splitlines()] for text in (before, after))
-    for line in difflib.unified_diff(old, new, str(app), f"{app} (new)", lineterm=""):
-        print(line)
+# What is said -------------------------------------------------------------------------------------
+
+
+def _print_plan(folder: Path, version: str, *, in_place: bool, edits: list[Edit], choice: Package) -> None:
+    target = folder / PACKAGE
+    replaced = f" (replaces version {_version(target)})" if target.exists() and not in_place else ""
+    print(f"FluxGym Watchdog {version} for {folder}")
+    print(f"  package: {'used in place from' if in_place else 'copied to'} {target}{replaced}")
+    for edit in edits:
+        print(f"  {_relative(edit.path, folder)}: {_describe_change(edit)}")
+    print(f"  GPU: {choice.text}")
+    for edit in edits:
+        if edit.path.name == "app.py" and edit.before is not None:
+            for note in _find_anchors(unpatch(edit.before, edited_too=True))[1]:
+                print(f"  Note: {note}")
+
+
+def _describe_change(edit: Edit) -> str:
+    if edit.before == edit.after:
+        return "has it already; unchanged"
+    if edit.after is None:
+        return "removed; the installer had made it"
+    if edit.before is None:
+        return "made, for git to ignore what is ours" if edit.path.name == "exclude" else "made"
+    names = [block.name for block in _find_blocks(edit.after)]
+    if not names:
+        return f"{len(_find_blocks(edit.before))} blocks taken out, nothing else touched"
+    if edit.path.name == "requirements.txt":
+        return f"{NEEDED} added at its end, so that it comes back with the environment"
+    if edit.path.name == "app.py":
+        anchors, _ = _find_anchors(unpatch(edit.before, edited_too=True))
+        places = ", ".join(f"{anchor.block} after line {anchor.line}" for anchor in anchors)
+        return f"{len(names)} guarded blocks inserted ({places}), no line replaced"
+    return {
+        "config": "a local filter added, through which git sees app.py as it was",
+        "attributes": "the filter said to be for app.py and requirements.txt",
+        "exclude": "what is ours added to what git ignores here",
+    }.get(edit.path.name, "changed")
+
+
+def _relative(path: Path, folder: Path) -> str:
+    with contextlib.suppress(ValueError):
+        return path.resolve().relative_to(folder.resolve()).as_posix()
+    return str(path)
+
+
+def _print_diffs(edits: list[Edit]) -> None:
+    for edit in edits:
+        pair = (edit.before or b"", edit.after or b"")
+        old, new = ([line.decode("utf-8", "backslashreplace") for line in text.splitlines()] for text in pair)
+        context = 0 if edit.path.name == "config" else 3  # what else stands there may be an address with a password
+        for line in difflib.unified_diff(old, new, str(edit.path), f"{edit.path} (new)", n=context, lineterm=""):
+            print(line)
     print("Dry run: nothing was changed.")
 
 
-def _gpu_reading(folder: Path) -> str:
-    environments = [folder / name for name in ("env", "venv", ".venv") if (folder / name / "pyvenv.cfg").is_file()]
-    if not environments:
-        return "read through nvidia-ml-py where FluxGym's Python has it, else through nvidia-smi"
-    patterns = ("lib/python*/site-packages/pynvml.py", "Lib/site-packages/pynvml.py")
-    if any(any(environment.glob(pattern)) for environment in environments for pattern in patterns):
-        return "read through nvidia-ml-py"
-    return f"read through nvidia-smi ({environments[0]} has no nvidia-ml-py; nothing is installed into it)"
+def _without_secrets(text: str) -> str:
+    """Addresses without the user and the password in them, as a package index or a git remote can have."""
+    return re.sub(r"(\w://)[^/\s@]+@", r"\1****@", text)
+
+
+def _text(output: bytes) -> str:
+    return output.decode("utf-8", "replace").strip()
 
 
 def _ask(what: str, yes: bool) -> None:

@@ -73,6 +73,7 @@ PATCHABLE = _encoded({
     "import followed by a statement": _with_import(IMPORT.rstrip() + "; import re\n"),
     "import followed by a longer statement": _with_import(IMPORT.rstrip() + "; x = [\n    1,\n]; y = 2\n"),
     "import continued by a backslash": _with_import(IMPORT.rstrip() + "; \\\nimport re\n"),
+    "import of everything": _with_import("from gradio_logsview import *\n"),
     "import first in the file": IMPORT + PLAIN.replace(IMPORT, ""),
     "import from a copy of the package": "import gradio_logsview.sub\n" + _with_import(
         "from gradio_logsview.sub import LogsView, LogsViewRunner\n"),
@@ -101,18 +102,14 @@ REFUSED = {
     name: (text.encode(), reason)
     for name, (text, reason) in {
         "empty": ("", _NO_IMPORT),
-        "no LogsViewRunner": (_with_import("from gradio_logsview import LogsView\n"), _NO_IMPORT),
-        "module import": (_with_import("import gradio_logsview\n"), "imports the module gradio_logsview as a whole"),
-        "star import": (_with_import("from gradio_logsview import *\n"), _NO_IMPORT),
+        "neither": (_with_tabs("    pass\n").replace(IMPORT, ""), f"{_NO_IMPORT}; app.py has no `with gr.Tabs():`"),
         "two imports": (_with_import(IMPORT + IMPORT), "2 times (lines 5, 6)"),
         "import on the line of its try": (_with_import(f"try: {IMPORT}except ImportError: pass\n"), "on the same line"),
         "import below its try's backslash": (
             _with_import(f"try: \\\n    {IMPORT}except ImportError: pass\n"),
             "not valid Python",
         ),
-        "no Tabs": (_with_tabs("    pass\n"), "not one outermost `with gr.Tabs():`"),
         "two Tabs": (_with_tabs(TABS + TABS), "but 2 (lines 13, 18)"),
-        "another library's Tabs": (PLAIN.replace("gr.Tabs()", "st.Tabs()"), "not one outermost"),
         "Tabs on one line": (_with_tabs(_ONE_LINE_TABS), "on the same line"),
         "Tabs that end in raise": (_with_tabs(TABS + "        raise SystemExit\n"), "never be reached"),
         "not Python": (PLAIN + "def (:\n", "not valid Python"),
@@ -122,6 +119,25 @@ REFUSED = {
         "blocks in each other": (
             PLAIN + "# >>> fluxgym-watchdog: tab >>>\n# <<< fluxgym-watchdog: supervise <<<\n",
             "line 23: a fluxgym-watchdog marker",
+        ),
+    }.items()
+}
+
+# What a fork without one of the two can be given, and what it is told.
+PARTIAL = {
+    name: (text.encode(), block, told)
+    for name, (text, block, told) in {
+        "no LogsViewRunner": (_with_import("LogsViewRunner = str\n"), "tab", _NO_IMPORT),
+        "module import": (
+            _with_import("import gradio_logsview\nLogsViewRunner = str\n"),
+            "tab",
+            "imports the module gradio_logsview as a whole",
+        ),
+        "no Tabs": (_with_tabs("    pass\n"), "supervise", "no `with gr.Tabs():`, so there is no tab"),
+        "another library's Tabs": (
+            PLAIN.replace("gr.Tabs()", "st.Tabs()").replace("as gr\n", "as gr\nst = gr\n"),
+            "supervise",
+            "no `with gr.Tabs():`",
         ),
     }.items()
 }

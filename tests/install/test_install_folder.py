@@ -31,7 +31,9 @@ def test_installing_and_uninstalling_gives_the_same_folder(
     record = json.loads(installed.pop(str(Path("fluxgym_watchdog", "INSTALLED.json"))))
     assert record["version"] == "1.2.3"
     package = {name for name in installed if name.startswith("fluxgym_watchdog")}
-    assert package == {str(Path("fluxgym_watchdog", name)) for name in ("__init__.py", str(Path("judge/__init__.py")))}
+    patches = {f"patches/{path.name}" for path in (checkout / "patches").iterdir()}
+    expected = {"__init__.py", "judge/__init__.py", "install.py", *patches}
+    assert package == {str(Path("fluxgym_watchdog", name)) for name in expected}
     assert installer.main([str(folder), "--yes"]) == 0  # again: brings up to date, changes nothing
     assert contents(folder).items() >= installed.items()
     assert "unchanged" in capsys.readouterr().out
@@ -77,11 +79,14 @@ def test_status_knows_an_update_of_fluxgym(
     folder = fluxgym()
     installer.install(folder, yes=True)
     installer.print_status(folder)
-    assert "as this version writes them" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "blocks:  supervise at line 6, tab at line 27\n" in said and "fault" not in said
+    assert "updates: not survived by themselves, as git has no app.py here" in said
     (folder / "app.py").write_bytes(app_files.PATCHABLE["plain"])
     installer.print_status(folder)
     said = capsys.readouterr().out
     assert "blocks:  none\n" in said and "app.py changed since then" in said
+    assert "fault:   app.py is without the blocks" in said
 
 
 def test_no_app_is_refused_with_what_was_looked_for(
@@ -94,7 +99,7 @@ def test_no_app_is_refused_with_what_was_looked_for(
 def test_missing_anchors_change_nothing_and_print_the_snippet(
     installer: ModuleType, fluxgym: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = fluxgym(app_files.REFUSED["no Tabs"][0])
+    folder = fluxgym(app_files.REFUSED["two Tabs"][0])
     before = contents(folder)
     assert installer.main([str(folder), "--yes"]) == 1
     said = capsys.readouterr()

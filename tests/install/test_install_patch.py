@@ -62,7 +62,7 @@ def test_what_cannot_be_patched_is_refused_with_the_reason(installer: ModuleType
 
 def test_the_snippet_to_insert_by_hand_is_the_one_whose_anchor_is_missing(installer: ModuleType) -> None:
     with pytest.raises(installer.RefusedError) as refused:
-        installer.patch(app_files.REFUSED["no Tabs"][0])
+        installer.patch(app_files.REFUSED["two Tabs"][0])
     (by_hand,) = refused.value.by_hand
     assert by_hand.startswith("# >>> fluxgym-watchdog: tab >>>")
     assert "fluxgym-watchdog watch" in str(refused.value)
@@ -84,11 +84,48 @@ def test_blocks_whose_line_endings_an_editor_changed_are_still_taken_out(install
 def test_blocks_of_another_version_are_renewed_and_a_lost_one_put_back(installer: ModuleType) -> None:
     source = app_files.PATCHABLE["plain"]
     patched = installer.patch(source)
-    older = patched.replace(b"Watchdog has no tab", b"Watchdog 0.0.1 has no tab")
+    older = reworded(installer, patched)
     assert older != patched
     assert installer.patch(older) == patched
     only_first = patched[: patched.index(b"        " + TAB)] + patched[patched.index(b"    refresh") :]
     assert installer.patch(only_first) == patched
+
+
+def reworded(installer: ModuleType, patched: bytes) -> bytes:
+    """The same blocks as another version writes them: with other words, and the checksum of those."""
+    texts = {block: installer.snippet(block).replace("Watchdog", "Dog") for block in ("supervise", "tab")}
+    with pytest.MonkeyPatch.context() as patching:
+        patching.setattr(installer, "snippet", texts.__getitem__)
+        return installer.patch(installer.unpatch(patched))
+
+
+def test_a_block_that_somebody_edited_is_left_alone_unless_repaired(installer: ModuleType) -> None:
+    source = app_files.PATCHABLE["plain"]
+    patched = installer.patch(source)
+    edited = patched.replace(b"    from pathlib", b"    my_own = 1\n    from pathlib")
+    for act in (installer.patch, installer.unpatch):
+        with pytest.raises(installer.RefusedError, match=r"app\.py line 27: the fluxgym-watchdog block 'tab' was edited"):
+            act(edited)
+    assert installer.patch(edited, edited_too=True) == patched
+    assert installer.unpatch(edited, edited_too=True) == source
+
+
+def test_a_formatter_that_only_indents_anew_has_edited_nothing(installer: ModuleType) -> None:
+    patched = installer.patch(app_files.PATCHABLE["plain"])
+    indented = patched.replace(b"    ", b"\t").replace(b"\n\n", b"\n")
+    assert installer.unpatch(indented) == app_files.PATCHABLE["tabs"].replace(b"\n\n", b"\n")
+
+
+@pytest.mark.parametrize(("source", "block", "told"), app_files.PARTIAL.values(), ids=app_files.PARTIAL)
+def test_a_fork_without_one_of_the_two_gets_the_other(
+    installer: ModuleType, source: bytes, block: str, told: str
+) -> None:
+    patched = installer.patch(source)
+    assert re.findall(rb"# >>> fluxgym-watchdog: (\w+)", patched) == [block.encode()]
+    assert installer.unpatch(patched) == source
+    assert installer.patch(patched) == patched
+    (note,) = installer._find_anchors(source)[1]
+    assert told in note
 
 
 def test_the_import_moved_into_tabs_at_the_very_end(installer: ModuleType) -> None:

@@ -181,7 +181,8 @@ def install(
         after = patch(before, edited_too=repair)
         edits = [Edit(app, before, after)]
         if repository is not None:
-            edits = [*_git_setup(repository, folder, app), *edits]
+            filtered = repository.filtered if packages else ("app.py",)
+            edits = [*_git_setup(repository, folder, app, filtered), *edits]
         choice = _choose_package(folder, python) if packages else Package(None, "left alone, as asked")
         if packages and (change := _requirements_edit(folder, repository, edited_too=repair)) is not None:
             edits.append(change)
@@ -722,7 +723,7 @@ def _find_repository(folder: Path) -> Repository | None:
     asked = ["--show-toplevel", "--show-prefix", "--git-path", "config", "--git-path", "info/attributes"]
     told = _git(git, real, "rev-parse", *asked, "--git-path", "info/exclude")
     if told.returncode:
-        reason = _text(told.stderr)
+        reason = " ".join(_text(told.stderr).split())
         if "not a git repository" in reason:
             return None
         hint = "Run install.py as the user who owns the folder. " if "ownership" in reason else ""
@@ -745,8 +746,8 @@ def _find_repository(folder: Path) -> Repository | None:
     return found
 
 
-def _git_setup(repository: Repository, folder: Path, app: Path) -> list[Edit]:
-    """The changes to git's local files. Raises RefusedError where nothing on this machine could run the filter."""
+def _git_setup(repository: Repository, folder: Path, app: Path, filtered: tuple[str, ...]) -> list[Edit]:
+    """The changes to git's local files, for these of FluxGym's. Raises RefusedError without a Python for the filter."""
     names = {repository.exclude: "git_exclude"}
     words = {"FOLDER": _for_pattern(repository.prefix)}
     if not repository.committed and not app.is_symlink():
@@ -759,10 +760,10 @@ def _git_setup(repository: Repository, folder: Path, app: Path) -> list[Edit]:
         before = path.read_bytes() if path.exists() else None
         text = _inner(name)
         if name == "git_attributes":
-            text = "\n".join(
-                _attribute(line, repository) for line in text.split("\n") if _is_filtered(line, repository)
-            )
-            _check_alone(path, before or b"", text)
+            quoted = words["FOLDER"].replace("\\", "\\\\").replace('"', '\\"')
+            lines = [line for line in text.split("\n") if any(f'@{file}"' in line for file in filtered)]
+            text = "\n".join(lines).replace("@FOLDER@", quoted)
+            _check_alone(path, before or b"", quoted)
         else:
             text = re.sub("@([A-Z]+)@", lambda word: words[word[1]], text)
         edits.append(Edit(path, before, _add_block(before, name.replace("_", "-"), text, path.name)))
@@ -778,19 +779,10 @@ def _for_pattern(path: str) -> str:
     return re.sub(r"([\\*?\[\]])", r"\\\1", path)
 
 
-def _is_filtered(line: str, repository: Repository) -> bool:
-    return any(f'@{name}"' in line for name in repository.filtered)
-
-
-def _attribute(line: str, repository: Repository) -> str:
-    quoted = _for_pattern(repository.prefix).replace("\\", "\\\\").replace('"', '\\"')
-    return line.replace("@FOLDER@", quoted)
-
-
-def _check_alone(path: Path, before: bytes, text: str) -> None:
+def _check_alone(path: Path, before: bytes, quoted: str) -> None:
     """One folder of a repository can have the filter."""
-    theirs = {line for line in before.splitlines() if f"filter={FILTER}".encode() in line}
-    if theirs - set(os.fsencode(text).splitlines()):
+    ours = os.fsencode(f'"/{quoted}app.py" filter={FILTER}')
+    if b'app.py" filter=' + FILTER.encode() in before and ours not in before.splitlines():
         raise RefusedError(
             f"{path}: FluxGym Watchdog is installed for another folder of this repository. Or add --no-git"
         )

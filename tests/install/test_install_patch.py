@@ -104,7 +104,9 @@ def test_a_block_that_somebody_edited_is_left_alone_unless_repaired(installer: M
     patched = installer.patch(source)
     edited = patched.replace(b"    from pathlib", b"    my_own = 1\n    from pathlib")
     for act in (installer.patch, installer.unpatch):
-        with pytest.raises(installer.RefusedError, match=r"app\.py line 27: the fluxgym-watchdog block 'tab' was edited"):
+        with pytest.raises(
+            installer.RefusedError, match=r"app\.py line 27: the fluxgym-watchdog block 'tab' was edited"
+        ):
             act(edited)
     assert installer.patch(edited, edited_too=True) == patched
     assert installer.unpatch(edited, edited_too=True) == source

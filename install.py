@@ -38,6 +38,7 @@ if sys.argv[1:2] != ["--git-filter"]:  # git waits for the filter at each status
     import argparse
     import difflib
     import hashlib
+    import importlib.metadata
     import json
     import shlex
     import shutil
@@ -912,7 +913,8 @@ def _choose_package(folder: Path, named: Path | None) -> Package:
     planned: dict[str, str] = {}
     with contextlib.suppress(ValueError, KeyError, TypeError):
         report = json.loads(tried.stdout)
-        planned = {item["metadata"]["name"].lower(): item["metadata"]["version"] for item in report["install"]}
+        found = [item["metadata"] for item in report["install"]]
+        planned = {fact["name"].lower().replace("_", "-"): fact["version"] for fact in found}
     if tried.returncode or NEEDED not in planned:
         last = _text(tried.stderr).splitlines()[-1:] or ["no answer"]
         return Package(None, f"{NEEDED} cannot be installed ({_without_secrets(last[0])}); {without}")
@@ -954,8 +956,10 @@ def _fluxgym_python(folder: Path, named: Path | None = None) -> Path | None:
         for program in ("bin/python", "Scripts/python.exe", "python.exe"):  # the last: conda on Windows
             if (folder / name / program).is_file():
                 return folder / name / program
-    here = Path(sys.executable)
-    return here if {"gradio-logsview", "gradio"} <= _versions(here).keys() else None
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        importlib.metadata.distribution("gradio_logsview")
+        return Path(sys.executable)
+    return None
 
 
 def _versions(python: Path) -> dict[str, str]:
@@ -996,7 +1000,7 @@ def print_doctor(folder: Path | None, *, python: Path | None = None) -> None:
     bad = 0
     for mark, what in _diagnose(folder, app, python):
         bad += mark == "bad"
-        print(f"  {mark:<5}{what}")
+        print(f"  {mark:<5}{_without_secrets(what)}")
     print("Nothing stands in the way." if not bad else f"{bad} in the way; what to do stands beside it.")
 
 
@@ -1012,10 +1016,20 @@ def _diagnose(folder: Path, app: Path, named: Path | None) -> Iterator[tuple[str
     yield from _judge_gpu(python if NEEDED in versions else None)
     yield from _judge_disk(folder)
     yield from _judge_reach(app)
-    with contextlib.suppress(RefusedError):
-        yield from (
-            ("bad", f"{fault} (--repair puts it right)") for fault in _faults(folder, app, _find_repository(folder))
-        )
+    yield from _judge_install(folder, app)
+
+
+def _judge_install(folder: Path, app: Path) -> Iterator[tuple[str, str]]:
+    try:
+        repository = _find_repository(folder)
+        if _version(folder / PACKAGE) is None:
+            yield "note", "FluxGym Watchdog is not installed here"
+        else:
+            yield from (("bad", f"{fault} (--repair puts it right)") for fault in _faults(folder, app, repository))
+        survival = _survival(folder, app, repository)
+        yield "ok" if survival.startswith("survived") else "note", f"updates of FluxGym: {survival}"
+    except RefusedError as refused:
+        yield "bad", str(refused)
 
 
 def _judge_versions(python: Path | None, versions: dict[str, str]) -> Iterator[tuple[str, str]]:
@@ -1078,6 +1092,7 @@ def _judge_gpu(python: Path | None) -> Iterator[tuple[str, str]]:
         yield "bad", f"nvidia-smi {found} either: no GPU can be seen; trainings are watched by their progress alone"
 
 
+CONTAINER_MARK = Path("/.dockerenv")
 LOCAL = ("127.0.0.1", "localhost", "::1")
 NETWORK = frozenset(("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "lustre", "beegfs", "afs"))
 
@@ -1130,7 +1145,7 @@ def _judge_reach(app: Path) -> Iterator[tuple[str, str]]:
     served = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
     ways += [f"GRADIO_SERVER_NAME is {served}"] if served not in LOCAL else []
     ways += ["GRADIO_SHARE is set"] if os.environ.get("GRADIO_SHARE", "").lower() == "true" else []
-    ways += ["this is a container, whose image of FluxGym listens on 0.0.0.0"] if Path("/.dockerenv").exists() else []
+    ways += ["this is a container, whose image of FluxGym listens on 0.0.0.0"] if CONTAINER_MARK.exists() else []
     if ways:
         advice = "anybody who reaches the page can start and stop trainings and read the folder's files, HF_TOKEN too"
         yield "note", f"reachable from outside ({'; '.join(ways)}): {advice}"

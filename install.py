@@ -1273,7 +1273,8 @@ def _faults(folder: Path, app: Path, repository: Repository | None) -> list[str]
         files = _read_record(package).get("files") or {}
         wrong = [name for name, sum_ in files.items() if _file_sum(package / name) != sum_]
         if wrong:
-            faults.append(f"{package}: {len(wrong)} files missing or changed ({', '.join(sorted(wrong)[:3])} ...)")
+            more = " ..." if len(wrong) > 3 else ""
+            faults.append(f"{package}: {len(wrong)} files missing or changed ({', '.join(sorted(wrong)[:3])}{more})")
     if repository is not None and (trouble := _update_trouble(repository, folder, app)):
         faults.append(f"git: {trouble}")
     return faults
@@ -1608,6 +1609,8 @@ def prepare_venv(name: str, requirements: list[str]) -> str:
     The package itself is the first requirement, installed from this checkout. Ready means that a stamp inside holds the
     same hash of pyproject.toml, the requirements and this Python as now, and that the environment finds the package.
     """
+    if not (HERE / "pyproject.toml").is_file():
+        raise RefusedError(f"{HERE}: this needs all of FluxGym Watchdog, not the copy inside FluxGym")
     venv = HERE / name
     python = str(venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
     wanted = [(HERE / "pyproject.toml").read_text(encoding="utf-8"), *requirements, sys.version]

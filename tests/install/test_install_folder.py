@@ -218,6 +218,199 @@ def test_unpacked_over_fluxgym_the_package_is_used_in_place(
     assert (folder / "app.py").read_bytes() == app_files.PATCHABLE["plain"]
 
 
+# Finding FluxGym
+
+
+@pytest.mark.parametrize("place", [".", "outputs", "outputs/cat", "app.py"])
+def test_fluxgym_is_found_from_inside_it(
+    installer: ModuleType,
+    fluxgym: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    place: str,
+) -> None:
+    folder = fluxgym()
+    (folder / "outputs" / "cat").mkdir(parents=True)
+    assert installer.main([str(folder / place), "--status"]) == 0
+    assert f"FluxGym in {folder}\n" in capsys.readouterr().out
+    if (folder / place).is_dir():
+        monkeypatch.chdir(folder / place)
+        assert installer.main(["--status"]) == 0
+        assert f"FluxGym in {folder}\n" in capsys.readouterr().out
+
+
+def test_somebody_elses_app_around_is_not_taken_for_fluxgym(
+    installer: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "app.py").write_text("import flask\n")
+    (tmp_path / "inside").mkdir()
+    assert installer.main([str(tmp_path / "inside"), "--yes"]) == 1
+    monkeypatch.chdir(tmp_path / "inside")
+    with pytest.raises(SystemExit) as ended:
+        installer.main([])
+    assert ended.value.code == 2
+
+
+def test_the_installed_copy_uninstalls_when_the_download_is_gone(fluxgym: Callable[..., Path], checkout: Path) -> None:
+    folder = fluxgym()
+    before = contents(folder)
+    subprocess.run([sys.executable, checkout / "install.py", folder, "--yes"], check=True, capture_output=True)
+    copy = [sys.executable, "fluxgym_watchdog/install.py"]
+    for arguments in (["--status"], ["--repair"], ["--yes"]):
+        subprocess.run([*copy, *arguments], cwd=folder, check=True, capture_output=True)
+    assert b"# >>> fluxgym-watchdog" in (folder / "app.py").read_bytes()
+    told = subprocess.run([*copy, "--demo"], cwd=folder, check=False, capture_output=True, text=True)
+    assert told.returncode == 1 and "needs all of FluxGym Watchdog" in told.stderr
+    subprocess.run([*copy, "--uninstall"], cwd=folder, check=True, capture_output=True)
+    assert contents(folder) == before
+
+
+def test_no_module_of_the_package_hides_one_of_pythons() -> None:
+    """install.py runs from inside the installed package, whose modules come first on its path then."""
+    package = Path(__file__).parents[2] / "fluxgym_watchdog"
+    assert not {path.stem for path in package.iterdir()} & sys.stdlib_module_names
+
+
+# Repair and purge
+
+
+def test_repair_says_what_is_damaged_and_puts_it_back(
+    installer: ModuleType, fluxgym: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = fluxgym()
+    installer.install(folder, yes=True)
+    whole = contents(folder)
+    capsys.readouterr()
+    assert installer.main([str(folder), "--repair"]) == 0
+    assert "nothing is damaged" in capsys.readouterr().out
+    (folder / "app.py").write_bytes(app_files.PATCHABLE["plain"])
+    (folder / "fluxgym_watchdog" / "judge" / "__init__.py").unlink()
+    (folder / "fluxgym_watchdog" / "patches" / "last_tab.py").write_text("# mine\n")
+    assert installer.main([str(folder), "--repair", "--yes"]) == 0
+    said = capsys.readouterr().out
+    assert "Found: app.py is without the blocks" in said
+    assert "2 files missing or changed (judge/__init__.py, patches/last_tab.py)" in said
+    record = str(Path("fluxgym_watchdog", "INSTALLED.json"))
+    assert {**contents(folder), record: b""} == {**whole, record: b""}
+
+
+def test_repair_keeps_the_file_whose_block_somebody_edited(
+    installer: ModuleType, fluxgym: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = fluxgym()
+    installer.install(folder, yes=True)
+    app = folder / "app.py"
+    patched = app.read_bytes()
+    edited = patched.replace(b"        print(f", b"        my_own = 1\n        print(f")
+    app.write_bytes(edited)
+    for arguments in ([], ["--uninstall"]):
+        assert installer.main([str(folder), "--yes", *arguments]) == 1
+        assert "was edited by hand" in capsys.readouterr().err
+        assert app.read_bytes() == edited
+    assert installer.main([str(folder), "--repair", "--yes"]) == 0
+    assert app.read_bytes() == patched
+    assert (folder / "app.py.edited-1").read_bytes() == edited
+
+
+def test_purge_deletes_what_was_written_about_runs_and_nothing_of_the_runs(
+    installer: ModuleType, fluxgym: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = fluxgym()
+    installer.install(folder, yes=True)
+    (folder / "outputs" / "cat" / ".watchdog" / "evidence").mkdir(parents=True)
+    (folder / "outputs" / "cat" / ".watchdog" / "run.json").write_text("{}")
+    (folder / "outputs" / "cat" / "cat.safetensors").write_text("weights")
+    (folder / "outputs" / "cat" / "training.log").write_text("log")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept").touch()
+    (folder / "outputs" / "dog").mkdir()
+    if os.name == "posix":
+        (folder / "outputs" / "dog" / ".watchdog").symlink_to(elsewhere)
+    (folder / "watchdog.yaml").touch()
+    assert installer.main([str(folder), "--uninstall", "--purge", "--dry-run"]) == 0
+    assert (folder / "watchdog.yaml").exists()
+    assert installer.main([str(folder), "--uninstall", "--purge", "--yes"]) == 0
+    left = {path.relative_to(folder / "outputs").as_posix() for path in (folder / "outputs").rglob("*")}
+    assert left == {"cat", "cat/cat.safetensors", "cat/training.log", "dog"}
+    assert not (folder / "watchdog.yaml").exists()
+    assert (elsewhere / "kept").exists()
+    with pytest.raises(SystemExit):
+        installer.main([str(folder), "--purge"])
+
+
+def test_purge_is_refused_while_a_run_is_watched(
+    installer: ModuleType, fluxgym: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fluxgym_watchdog.store import Store
+
+    folder = fluxgym()
+    installer.install(folder, yes=True)
+    (folder / "outputs" / "cat").mkdir(parents=True)
+    with Store(folder / "outputs" / "cat").locked():
+        assert installer.main([str(folder), "--uninstall", "--purge", "--yes"]) == 1
+    assert "a training of this run is being watched" in capsys.readouterr().err
+    assert (folder / "fluxgym_watchdog").is_dir()
+    assert installer.main([str(folder), "--uninstall", "--purge", "--yes"]) == 0
+
+
+# Several at once
+
+
+HOLDER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+import install
+with install._alone_in(Path(sys.argv[2])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_two_installers_do_not_work_in_one_folder(
+    installer: ModuleType, fluxgym: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = fluxgym()
+    before = contents(folder)
+    command = [sys.executable, "-B", "-c", HOLDER, str(installer.HERE), str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout and holder.stdout.readline() == "held\n"
+        for arguments in ([], ["--uninstall"]):
+            assert installer.main([str(folder), "--yes", *arguments]) == 1
+            assert "another install.py is at work here" in capsys.readouterr().err
+        assert contents(folder).items() >= before.items()
+        assert not (folder / "fluxgym_watchdog").exists()
+        holder.communicate("")
+    assert installer.main([str(folder), "--yes"]) == 0
+
+
+def test_many_installers_at_once_leave_one_sound_install(
+    installer: ModuleType, fluxgym: Callable[..., Path], start: Callable[[Path], list[str]]
+) -> None:
+    folder = fluxgym()
+    command = [sys.executable, str(installer.HERE / "install.py"), str(folder), "--yes"]
+    crowd = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    refusals = [process.communicate()[1] for process in crowd]
+    codes = [process.returncode for process in crowd]
+    assert 0 in codes and set(codes) <= {0, 1}
+    assert all("another install.py is at work" in said for said, code in zip(refusals, codes, strict=True) if code)
+    assert (folder / "app.py").read_bytes() == installer.patch(app_files.PATCHABLE["plain"])
+    assert installer._faults(folder, folder / "app.py", None) == []
+    assert start(folder)[0].startswith("READY Supervised")
+    assert not list(folder.glob(".fluxgym-watchdog*"))
+
+
+@POSIX
+def test_a_read_only_app_is_patched_and_stays_read_only(installer: ModuleType, fluxgym: Callable[..., Path]) -> None:
+    folder = fluxgym()
+    (folder / "app.py").chmod(0o444)
+    installer.install(folder, yes=True)
+    assert (folder / "app.py").stat().st_mode & 0o777 == 0o444
+    installer.uninstall(folder, yes=True)
+    assert (folder / "app.py").stat().st_mode & 0o777 == 0o444
+
+
 # Kills at every write
 
 

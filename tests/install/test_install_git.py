@@ -531,6 +531,54 @@ def test_no_secret_of_gits_configuration_is_printed(
     assert installer._without_secrets("at https://me:s3cret@host/x") == "at https://****@host/x"
 
 
+# Kills
+
+
+KILLED = """
+import os, sys
+left, folder = int(sys.argv[1]), sys.argv[2]
+def at_each_change(event, arguments):
+    global left
+    if event in ("os.rename", "os.remove") and folder in str(arguments[0]):
+        left -= 1
+        if left < 0:
+            os._exit(86)
+sys.path.insert(0, sys.argv[3])
+sys.dont_write_bytecode = True
+import install
+sys.addaudithook(at_each_change)
+sys.exit(install.main([folder, "--yes", *sys.argv[4:]]))
+"""
+
+
+@POSIX
+@pytest.mark.parametrize("arguments", [[], ["--uninstall"]], ids=["install", "uninstall"])
+def test_killed_between_any_two_files_git_still_works_and_all_goes_out_again(
+    installer: ModuleType, fluxgym: Path, tmp_path: Path, arguments: list[str]
+) -> None:
+    pristine = local_files(fluxgym)
+    if arguments:
+        installer.install(fluxgym, yes=True)
+    for changes in range(60):
+        folder = tmp_path / "killed"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(fluxgym, folder, symlinks=True)
+        command = [sys.executable, "-c", KILLED, str(changes), str(folder), str(installer.HERE), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode in (0, 86), done.stderr
+        for name, original in {"app.py": app_files.PLAIN, "requirements.txt": REQUIREMENTS}.items():
+            content = (folder / name).read_bytes()
+            assert content in (original.encode(), installer._FILTERED[name](original.encode()))
+        git(folder, "status", "--porcelain")
+        installer.uninstall(folder, yes=True)
+        assert state(folder) == (False, False, "")
+        assert local_files(folder) == pristine
+        assert sorted(path.name for path in folder.iterdir()) == [".git", "app.py", "requirements.txt"]
+        if done.returncode == 0:
+            break
+    assert done.returncode == 0 and changes > 5
+
+
 # Other users and other machines
 
 

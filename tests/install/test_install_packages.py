@@ -110,7 +110,8 @@ def packages(environment: Path) -> set[str]:
     listed = subprocess.run(
         [python(environment), "-m", "pip", "list", "--format=freeze"], capture_output=True, text=True, check=True
     )
-    return {line for line in listed.stdout.split() if not line.startswith(("pip==", "setuptools=="))}
+    lines = listed.stdout.replace("_", "-").split()
+    return {line for line in lines if not line.startswith(("pip==", "setuptools=="))}
 
 
 def test_it_is_installed_after_a_dry_run_and_stays(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -79,3 +80,64 @@ def test_the_snippets_bind_no_name_of_the_app(installer: ModuleType) -> None:
         exec(installer.snippet(block), namespace)
     new = namespace.keys() - before.keys() - {"__builtins__"}
     assert all(name.startswith("_fluxgym_watchdog") for name in new)
+
+
+@pytest.mark.parametrize("name", app_files.PARTIAL)
+def test_what_a_fork_can_be_given_runs(
+    installer: ModuleType, fluxgym: Callable[..., Path], start: Callable[[Path], list[str]], name: str
+) -> None:
+    source, block, _ = app_files.PARTIAL[name]
+    folder = fluxgym(source)
+    installer.install(folder, yes=True)
+    (line,) = start(folder)
+    assert line.startswith("READY Supervised" if block == "supervise" else "READY str")
+    assert line.count('"Watchdog"') == (block == "tab")
+
+
+# Other versions of Python
+
+
+def find_python(version: str) -> str | None:
+    """A Python of this version: on the PATH, or beside the one that runs the tests (as pyenv, asdf and uv put them)."""
+    beside = sorted(Path(sys.base_prefix).parent.glob(f"*{version}.*/bin/python{version}"))
+    for candidate in filter(None, [shutil.which(f"python{version}"), *map(str, beside)]):
+        told = subprocess.run(
+            [candidate, "-c", "import sys; print(*sys.version_info[:2], sep='.')"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if told.stdout.strip() == version:
+            return candidate
+    return None
+
+
+@pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13"])
+def test_on_every_python_it_installs_starts_whatever_is_broken_and_goes_out(
+    installer: ModuleType, fluxgym: Callable[..., Path], version: str
+) -> None:
+    python = find_python(version)
+    if python is None:
+        pytest.skip(f"no Python {version} was found on the PATH or beside {sys.base_prefix}")
+    folder = fluxgym()
+    before = (folder / "app.py").read_bytes()
+
+    def run(*command: str) -> list[str]:
+        done = subprocess.run([str(python), "-B", *command], cwd=folder, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout.splitlines()
+
+    run(str(installer.HERE / "install.py"), ".", "--yes")
+    assert run("app.py")[0].startswith("READY Supervised")
+    package = folder / "fluxgym_watchdog"
+    kept = package.with_name("kept")
+    package.rename(kept)
+    for name, text in BROKEN.items():
+        if text is not None:
+            package.mkdir()
+            (package / "__init__.py").write_text(text, encoding="utf-8")
+        said, ready = run("app.py")
+        assert "FluxGym runs without it: " in said, name
+        assert ready.startswith("READY LogsViewRunner"), name
+        shutil.rmtree(package, ignore_errors=True)
+    kept.rename(package)
+    run("fluxgym_watchdog/install.py", "--uninstall", "--yes")
+    assert (folder / "app.py").read_bytes() == before

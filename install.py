@@ -285,14 +285,14 @@ def print_status(folder: Path | None) -> None:
     if record:
         known = hashlib.sha256(content).hexdigest() == record.get("app_sha256_after")
         print(f"  since:   {record.get('installed')}; app.py {'unchanged' if known else 'changed'} since then")
-    try:
-        repository = _find_repository(folder)
-        if version is not None or blocks != "none":
+    if version is not None or blocks != "none":
+        try:
+            repository = _find_repository(folder)
             for fault in _faults(folder, app, repository):
                 print(f"  fault:   {fault} (--repair puts it right)")
-        print(f"  updates: {_survival(folder, app, repository)}")
-    except RefusedError as refused:
-        print(f"  updates: not known: {_without_secrets(str(refused))}")
+            print(f"  updates: {_survival(folder, app, repository)}")
+        except RefusedError as refused:
+            print(f"  updates: not known: {_without_secrets(str(refused))}")
     print(f"  GPU:     {_gpu_reading(folder)}")
 
 
@@ -719,7 +719,8 @@ def _find_repository(folder: Path) -> Repository | None:
     git = shutil.which("git")
     if git is None:
         raise RefusedError(
-            f"{real}: is under git, but no git was found on the PATH. Install git and try again. {otherwise}"
+            f"{real}: is under git, but no git was found on the PATH. Put the one there that updates FluxGym (Pinokio and "
+            f"StabilityMatrix bring their own), or install git. {otherwise}"
         )
     asked = ["--show-toplevel", "--show-prefix", "--git-path", "config", "--git-path", "info/attributes"]
     told = _git(git, real, "rev-parse", *asked, "--git-path", "info/exclude")
@@ -1024,8 +1025,8 @@ def _judge_install(folder: Path, app: Path) -> Iterator[tuple[str, str]]:
         repository = _find_repository(folder)
         if _version(folder / PACKAGE) is None:
             yield "note", "FluxGym Watchdog is not installed here"
-        else:
-            yield from (("bad", f"{fault} (--repair puts it right)") for fault in _faults(folder, app, repository))
+            return
+        yield from (("bad", f"{fault} (--repair puts it right)") for fault in _faults(folder, app, repository))
         survival = _survival(folder, app, repository)
         yield "ok" if survival.startswith("survived") else "note", f"updates of FluxGym: {survival}"
     except RefusedError as refused:

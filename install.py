@@ -208,8 +208,10 @@ def install(
         _install_package(choice, folder)
         if repository is not None:
             _refresh(repository, folder)
-            if trouble := _update_trouble(repository, folder, app):
+            if not repair and (trouble := _update_trouble(repository, folder, app)):
                 print(f"Note: an update may stop at app.py: {trouble}")
+        if repair and (faults := _faults(folder, app, repository)):
+            raise RefusedError(f"{'; '.join(faults)}. This needs --repair by the install.py of a fresh download")
     print("Installed. Restart FluxGym to see the Watchdog tab.")
 
 
@@ -257,7 +259,7 @@ def uninstall(folder: Path | None, *, yes: bool, dry_run: bool = False, purge: b
             _delete(path, path.parent)
         if repository is not None:
             _refresh(repository, folder)
-    print("Uninstalled.")
+    print("Uninstalled. Restart FluxGym if it is running.")
     if packages:
         print(f"{NEEDED} stays in FluxGym's Python, where other programs may use it.")
     if about_runs and not purge:
@@ -691,23 +693,28 @@ class Repository:
 
 
 def filter_for_git(direction: str = "", path: str = "", *_: str) -> int:
-    """Called by git with a file on the standard input: `clean` takes our blocks out, `smudge` puts them in.
-
-    What is not understood passes unchanged. On an error git takes the file as it is, because `required` is off.
-    """
-    content = sys.stdin.buffer.read()
-    name = path.rpartition("/")[2]
-    try:
-        if direction == "clean":
-            content = unpatch(content)
-        elif direction == "smudge" and not _find_blocks(content):
-            content = _FILTERED[name](content)
-    except (RefusedError, KeyError) as reason:
-        if direction == "smudge":
-            print(f"FluxGym Watchdog leaves {path} as it is: {reason}", file=sys.stderr)
+    """Called by git with a file on the standard input. On an error it takes the file as it is: `required` is off."""
+    content, reason = filtered(direction, path.rpartition("/")[2], sys.stdin.buffer.read())
+    if reason:
+        print(f"FluxGym Watchdog leaves {path} as it is: {reason}", file=sys.stderr)
     sys.stdout.buffer.write(content)
     sys.stdout.buffer.flush()
     return 0
+
+
+def filtered(direction: str, name: str, content: bytes) -> tuple[bytes, str]:
+    """A file on its way into git (`clean`: without our blocks) or out of it (`smudge`: with them).
+
+    What is not understood passes unchanged; on its way out, the reason comes with it.
+    """
+    try:
+        if direction == "clean":
+            return unpatch(content, file=name), ""
+        if direction == "smudge" and name in _FILTERED and not _find_blocks(content, name):
+            return _FILTERED[name](content), ""
+    except RefusedError as refused:
+        return content, str(refused) if direction == "smudge" else ""
+    return content, ""
 
 
 def _find_repository(folder: Path) -> Repository | None:
@@ -719,8 +726,8 @@ def _find_repository(folder: Path) -> Repository | None:
     git = shutil.which("git")
     if git is None:
         raise RefusedError(
-            f"{real}: is under git, but no git was found on the PATH. Put the one there that updates FluxGym (Pinokio and "
-            f"StabilityMatrix bring their own), or install git. {otherwise}"
+            f"{real}: is under git, but no git was found on the PATH. Put the one there that updates FluxGym (Pinokio "
+            f"and StabilityMatrix bring their own), or install git. {otherwise}"
         )
     asked = ["--show-toplevel", "--show-prefix", "--git-path", "config", "--git-path", "info/attributes"]
     told = _git(git, real, "rev-parse", *asked, "--git-path", "info/exclude")
@@ -1485,22 +1492,23 @@ def _describe_change(edit: Edit) -> str:
         return "has it already; unchanged"
     if edit.after is None:
         return "removed; the installer had made it"
-    if edit.before is None:
-        return "made, for git to ignore what is ours" if edit.path.name == "exclude" else "made"
-    names = [block.name for block in _find_blocks(edit.after)]
-    if not names:
-        return f"{len(_find_blocks(edit.before))} blocks taken out, nothing else touched"
-    if edit.path.name == "requirements.txt":
-        return f"{NEEDED} added at its end, so that it comes back with the environment"
+    blocks = _find_blocks(edit.after, edit.path.name)
+    if not blocks:
+        return f"{_count(len(_find_blocks(edit.before or b'')))} taken out, nothing else touched"
     if edit.path.name == "app.py":
-        anchors, _ = _find_anchors(unpatch(edit.before, edited_too=True))
+        anchors, _ = _find_anchors(unpatch(edit.before or b"", edited_too=True))
         places = ", ".join(f"{anchor.block} after line {anchor.line}" for anchor in anchors)
-        return f"{len(names)} guarded blocks inserted ({places}), no line replaced"
+        return f"{_count(len(blocks), 'guarded ')} inserted ({places}), no line replaced"
     return {
-        "config": "a local filter added, through which git sees app.py as it was",
-        "attributes": "the filter said to be for app.py and requirements.txt",
-        "exclude": "what is ours added to what git ignores here",
-    }.get(edit.path.name, "changed")
+        "requirements.txt": f"{NEEDED} added at its end, so that it comes back with the environment",
+        "config": "a local filter, through which git sees FluxGym's files as they were",
+        "attributes": "the files that the filter is for",
+        "exclude": "what is ours, for git to ignore",
+    }[edit.path.name]
+
+
+def _count(number: int, kind: str = "") -> str:
+    return f"{number} {kind}block{'' if number == 1 else 's'}"
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -294,6 +294,20 @@ def test_repair_says_what_is_damaged_and_puts_it_back(
     assert {**contents(folder), record: b""} == {**whole, record: b""}
 
 
+def test_a_copy_that_is_damaged_itself_says_that_it_cannot_repair_itself(
+    installer: ModuleType, fluxgym: Callable[..., Path]
+) -> None:
+    folder = fluxgym()
+    installer.install(folder, yes=True)
+    (folder / "fluxgym_watchdog" / "judge" / "__init__.py").unlink()
+    (folder / "app.py").write_bytes(app_files.PATCHABLE["plain"])
+    command = [sys.executable, "fluxgym_watchdog/install.py", "--repair"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "1 files missing or changed (judge/__init__.py). This needs --repair by the install.py of" in done.stderr
+    assert (folder / "app.py").read_bytes() == installer.patch(app_files.PATCHABLE["plain"])
+
+
 def test_repair_keeps_the_file_whose_block_somebody_edited(
     installer: ModuleType, fluxgym: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

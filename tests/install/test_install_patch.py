@@ -167,8 +167,14 @@ def apps(draw: st.DrawFn) -> bytes:
         imports = "try:\n" + indent + imports + "\nexcept ImportError:\n" + indent + "pass"
     last = draw(st.sampled_from(["x = 1", "gr.Markdown('é📤')", "f(\n1\n)", "x = 1; y = '''é\n\n'''", "if x:  y()"]))
     deep = draw(st.integers(0, 2))
+    kind = draw(st.sampled_from(["both", "both", "no import", "no Tabs"]))
+    if kind == "no import":
+        imports = "from gradio_logsview import LogsView"
     page = "".join(f"{indent * level}with gr.Row():\n" for level in range(deep))
-    page += f"{indent * deep}with gr.Tabs():\n{indent * (deep + 1)}with gr.TabItem('a'):\n{indent * (deep + 2)}{last}"
+    holder = "Group" if kind == "no Tabs" else "Tabs"
+    page += (
+        f"{indent * deep}with gr.{holder}():\n{indent * (deep + 1)}with gr.TabItem('a'):\n{indent * (deep + 2)}{last}"
+    )
     noise = [f"'''{line}'''" for line in text]
     parts = ["import gradio as gr", *noise, imports, *(f"# {line}" for line in text), page]
     tail = draw(st.sampled_from(["", "\n", "\n\n\n", "\n# end", "\n    ", "\nprint()", "\nprint()\n"]))
@@ -203,3 +209,23 @@ def test_any_bytes_are_either_refused_or_revert(installer: ModuleType, source: b
         return
     assert installer.unpatch(patched) == bare
     assert installer.patch(patched) == patched
+
+
+@PROPERTY
+@given(
+    source=st.one_of(apps(), st.binary(), st.text().map(str.encode)),
+    name=st.sampled_from(["app.py", "requirements.txt"]),
+)
+def test_what_git_writes_and_takes_back_is_what_it_had(installer: ModuleType, source: bytes, name: str) -> None:
+    written, _ = installer.filtered("smudge", name, source)
+    assert installer.filtered("clean", name, written) == (source, "")
+    assert installer.filtered("smudge", name, written)[0] == written
+    assert installer.filtered("clean", name, source) == (source, "")
+
+
+@PROPERTY
+@given(source=st.lists(st.one_of(st.sampled_from(PIECES), st.binary(max_size=5))).map(b"".join))
+def test_no_bytes_upset_the_filter(installer: ModuleType, source: bytes) -> None:
+    for direction in ("clean", "smudge", "what"):
+        for name in ("app.py", "requirements.txt", "other"):
+            assert isinstance(installer.filtered(direction, name, source)[0], bytes)

@@ -24,6 +24,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
+import io
 import os
 import re
 import sys
@@ -31,6 +32,7 @@ import tokenize
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +65,7 @@ COMMAND_LINE = "the command line needs no app.py: fluxgym-watchdog watch --outpu
 
 
 class RefusedError(Exception):
-    """Nothing was done, for this reason; `by_hand` holds the snippets that the user can insert instead."""
+    """What was asked for is not done, for this reason; `by_hand` holds snippets that the user can insert instead."""
 
     def __init__(self, reason: str, by_hand: tuple[str, ...] = ()) -> None:
         super().__init__(reason)
@@ -72,6 +74,9 @@ class RefusedError(Exception):
 
 def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # no path may end an install half-way, by being printed
     try:
         if arguments[:1] == ["--git-filter"]:  # what .git/config calls; see patches/git_config
             return filter_for_git(*arguments[1:])
@@ -182,11 +187,10 @@ def install(
         after = patch(before, edited_too=repair)
         edits = [Edit(app, before, after)]
         if repository is not None:
-            filtered = repository.filtered if packages else ("app.py",)
-            edits = [*_git_setup(repository, folder, app, filtered), *edits]
-        choice = _choose_package(folder, python) if packages else Package(None, "left alone, as asked")
-        if packages and (change := _requirements_edit(folder, repository, edited_too=repair)) is not None:
-            edits.append(change)
+            names = [name for name in repository.filtered if packages or name == "app.py"]
+            edits = [*_git_setup(dataclasses.replace(repository, filtered=tuple(names)), folder), *edits]
+        choice = _choose_package(folder, python) if packages else Package(None, "its Python is left alone, as asked")
+        edits += _requirements_edit(folder, repository, wanted=packages, edited_too=repair)
         _print_plan(folder, version, in_place=in_place, edits=edits, choice=choice)
         if dry_run:
             _print_diffs(edits)
@@ -201,14 +205,14 @@ def install(
             _copy_package(folder / PACKAGE, _record(version, unpatch(before, edited_too=repair), after), app.stat())
         try:
             _apply(edits)
-        except (OSError, RefusedError):
+        except BaseException:
             if not existed:
                 shutil.rmtree(folder / PACKAGE, ignore_errors=True)
             raise
         _install_package(choice, folder)
         if repository is not None:
             _refresh(repository, folder)
-            if not repair and (trouble := _update_trouble(repository, folder, app)):
+            if not repair and (trouble := _update_trouble(repository, folder)):
                 print(f"Note: an update may stop at app.py: {trouble}")
         if repair and (faults := _faults(folder, app, repository)):
             raise RefusedError(f"{'; '.join(faults)}. This needs --repair by the install.py of a fresh download")
@@ -565,6 +569,7 @@ def _parse(source: bytes, what: str) -> ast.Module:
 
 # Blocks: what we add to a file, between markers ---------------------------------------------------
 
+BEGIN = b"# >>> fluxgym-watchdog: "
 _MARKER = re.compile(
     rb"[ \t\f]*# (?:>>> fluxgym-watchdog: ([a-z-]+)(?: \((newline|file) added\))? >>>"
     rb"|<<< fluxgym-watchdog: ([a-z-]+)(?: ([0-9a-f]{8}))? <<<)[ \t]*"
@@ -687,9 +692,9 @@ class Repository:
     attributes: Path
     exclude: Path
     filtered: tuple[str, ...]
-    """The files that git has as they were without us, and that the filter is for."""
-    committed: bool
-    """Whether git itself has app.py with blocks of ours in it."""
+    """The files that git has as they were without us, and that the filter is for; app.py first."""
+    committed: tuple[str, ...]
+    """The files that git itself has with blocks of ours in them."""
 
 
 def filter_for_git(direction: str = "", path: str = "", *_: str) -> int:
@@ -718,7 +723,7 @@ def filtered(direction: str, name: str, content: bytes) -> tuple[bytes, str]:
 
 
 def _find_repository(folder: Path) -> Repository | None:
-    """None where git has no app.py in this folder. Raises RefusedError where there is a work tree but git says no."""
+    """None where git has none of the files here. Raises RefusedError where there is a work tree but git says no."""
     real = folder.resolve()
     if not any((place / ".git").exists() for place in (real, *real.parents)):
         return None
@@ -740,11 +745,12 @@ def _find_repository(folder: Path) -> Repository | None:
     top, prefix, *paths = os.fsdecode(told.stdout).split("\n")[:5]
     config, attributes, exclude = (real / path for path in paths)
     staged = _git(git, real, "ls-files", "-s", "-z", "--", *_FILTERED).stdout.split(b"\0")
-    entries = [entry.partition(b"\t") for entry in staged if entry]
-    names = [os.fsdecode(name) for mode, _, name in entries if not mode.startswith(b"120000")]
-    if "app.py" not in names:
+    modes = {os.fsdecode(name): mode for mode, _, name in (entry.partition(b"\t") for entry in staged)}
+    names = [name for name in _FILTERED if modes.get(name, b"120000")[:6] != b"120000"]  # git filters no links
+    if not names:
         return None
-    committed = b"# >>> fluxgym-watchdog: " in _git(git, real, "cat-file", "blob", ":./app.py").stdout
+    committed = tuple(name for name in names if BEGIN in _git(git, real, "cat-file", "blob", f":./{name}").stdout)
+    names = [name for name in names if name not in committed]
     found = Repository(git, Path(top), prefix, config, attributes, exclude, tuple(names), committed)
     others = _git(git, real, "check-attr", "-z", "filter", "--", *names).stdout.split(b"\0")
     for name, value in zip(others[::3], others[2::3], strict=False):
@@ -755,11 +761,11 @@ def _find_repository(folder: Path) -> Repository | None:
     return found
 
 
-def _git_setup(repository: Repository, folder: Path, app: Path, filtered: tuple[str, ...]) -> list[Edit]:
-    """The changes to git's local files, for these of FluxGym's. Raises RefusedError without a Python for the filter."""
+def _git_setup(repository: Repository, folder: Path) -> list[Edit]:
+    """The changes to git's local files. Raises RefusedError where there is no Python for the filter."""
     names = {repository.exclude: "git_exclude"}
     words = {"FOLDER": _for_pattern(repository.prefix)}
-    if not repository.committed and not app.is_symlink():
+    if repository.filtered:
         names |= {repository.attributes: "git_attributes", repository.config: "git_config"}
         program = "install.py" if folder.resolve() == HERE else f"{PACKAGE}/install.py"
         words["PYTHON"] = _for_shell(_lasting_python(folder))
@@ -770,7 +776,7 @@ def _git_setup(repository: Repository, folder: Path, app: Path, filtered: tuple[
         text = _inner(name)
         if name == "git_attributes":
             quoted = words["FOLDER"].replace("\\", "\\\\").replace('"', '\\"')
-            lines = [line for line in text.split("\n") if any(f'@{file}"' in line for file in filtered)]
+            lines = [line for line in text.split("\n") if any(f'@{file}"' in line for file in repository.filtered)]
             text = "\n".join(lines).replace("@FOLDER@", quoted)
             _check_alone(path, before or b"", quoted)
         else:
@@ -814,22 +820,18 @@ def _lasting_python(folder: Path) -> str:
 
 def _survival(folder: Path, app: Path, repository: Repository | None) -> str:
     """Whether the blocks are in app.py again after an update, in words."""
-    again = "after an update that replaces app.py, run install.py again"
-    if repository is None:
-        return f"not survived by themselves, as git has no app.py here; {again}"
-    if app.is_symlink():
-        return f"not survived by themselves, as app.py is a link to {app.resolve()}; {again}"
-    if repository.committed:
+    if repository is not None and "app.py" in repository.committed:
         return "survived, as the blocks are in git's own app.py (staged or committed)"
-    trouble = _update_trouble(repository, folder, app)
+    if repository is None or "app.py" not in repository.filtered:
+        why = f"app.py is a link to {app.resolve()}" if app.is_symlink() else "git has no app.py here"
+        return f"not survived by themselves, as {why}; after an update that replaces app.py, run install.py again"
+    trouble = _update_trouble(repository, folder)
     return f"may stop at app.py: {trouble}" if trouble else "survived, through git's filter (tried just now)"
 
 
-def _update_trouble(repository: Repository, folder: Path, app: Path) -> str:
+def _update_trouble(repository: Repository, folder: Path) -> str:
     """Why git would stop an update at app.py, or lose the blocks; "" if it would do neither."""
-    if repository.committed or app.is_symlink():
-        return ""
-    if trouble := _filter_trouble(repository, folder):
+    if "app.py" in repository.filtered and (trouble := _filter_trouble(repository, folder)):
         return trouble
     stale = _taken_as_changed(repository, folder)
     return f"it takes {' and '.join(stale)} as changed by you" if stale else ""
@@ -843,7 +845,7 @@ def _filter_trouble(repository: Repository, folder: Path) -> str:
     smudged = _git(repository.git, folder, "cat-file", "--filters", ":./app.py")
     staged = _git(repository.git, folder, "rev-parse", ":./app.py").stdout
     cleaned = _git(repository.git, folder, "hash-object", "--stdin", "--path=app.py", given=smudged.stdout)
-    if b"# >>> fluxgym-watchdog: " not in smudged.stdout:
+    if BEGIN not in smudged.stdout:
         return f"the filter gives app.py without the blocks. {_text(smudged.stderr)}".rstrip(". ")
     return "" if cleaned.stdout == staged else f"the filter does not give back git's app.py. {_text(cleaned.stderr)}"
 
@@ -859,8 +861,9 @@ def _refresh(repository: Repository, folder: Path) -> None:
 
 def _taken_as_changed(repository: Repository, folder: Path) -> list[str]:
     """The files that git status names as changed, and that are for git what it has."""
-    listed = _git(repository.git, folder, "diff-files", "--name-only", "--relative", "-z", "--", *repository.filtered)
-    names = [os.fsdecode(name) for name in listed.stdout.split(b"\0") if name]
+    asked = ["status", "--porcelain", "-z", "--untracked-files=no", "--", *repository.filtered]
+    listed = _git(repository.git, folder, *asked).stdout.split(b"\0") if repository.filtered else []
+    names = [os.fsdecode(entry[3:]).removeprefix(repository.prefix) for entry in listed if entry[1:2] == b"M"]
     return [name for name in names if (folder / name).is_file() and _is_as_staged(repository, folder, name)]
 
 
@@ -880,7 +883,8 @@ def _other_worktrees_use(repository: Repository, folder: Path) -> bool:
 
 def _git(git: str, folder: Path, *arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
-    variables = {name: value for name, value in os.environ.items() if name not in elsewhere} | {"LC_ALL": "C"}
+    variables = {name: value for name, value in os.environ.items() if name not in elsewhere}
+    variables |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"}  # looking writes nothing
     return subprocess.run([git, *arguments], cwd=folder, env=variables, input=given, capture_output=True, check=False)
 
 
@@ -924,8 +928,7 @@ def _choose_package(folder: Path, named: Path | None) -> Package:
         found = [item["metadata"] for item in report["install"]]
         planned = {fact["name"].lower().replace("_", "-"): fact["version"] for fact in found}
     if tried.returncode or NEEDED not in planned:
-        last = _text(tried.stderr).splitlines()[-1:] or ["no answer"]
-        return Package(None, f"{NEEDED} cannot be installed ({_without_secrets(last[0])}); {without}")
+        return Package(None, f"{NEEDED} cannot be installed ({_pips_reason(tried.stderr)}); {without}")
     changed = [f"{name} {present[name]} to {new}" for name, new in planned.items() if name in present]
     if changed:
         what = ", ".join(changed)
@@ -945,13 +948,18 @@ def _install_package(choice: Package, folder: Path) -> None:
     command = [str(choice.python), "-I", "-m", "pip", "install", *_PIP_OPTIONS, NEEDED]
     done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)
     if done.returncode:
-        last = _text(done.stderr).splitlines()[-1:]
-        print(f"Note: pip failed ({_without_secrets(''.join(last))}); the GPU is read through nvidia-smi")
+        print(f"Note: pip failed ({_pips_reason(done.stderr)}); the GPU is read through nvidia-smi")
         return
     record = folder / PACKAGE / RECORD
     if found := _read_record(folder / PACKAGE):
         written = json.dumps(found | {"installed_packages": [NEEDED]}, indent=2) + "\n"
         _replace_file(record, record.read_bytes(), written.encode())
+
+
+def _pips_reason(stderr: bytes) -> str:
+    lines = _text(stderr).splitlines() or ["it gave no reason"]
+    errors = [line for line in lines if line.lower().startswith("error")]
+    return _without_secrets((errors or lines)[-1])
 
 
 def _fluxgym_python(folder: Path, named: Path | None = None) -> Path | None:
@@ -973,20 +981,21 @@ def _fluxgym_python(folder: Path, named: Path | None = None) -> Path | None:
 def _versions(python: Path) -> dict[str, str]:
     """The versions of what a Python has installed, by name, and its own as "python"; nothing if it does not run."""
     try:
-        told = subprocess.run([str(python), "-I", "-c", _VERSIONS], capture_output=True, check=False)
+        told = subprocess.run([str(python), "-I", "-B", "-c", _VERSIONS], capture_output=True, check=False)
         versions: dict[str, str] = json.loads(told.stdout)
     except (OSError, ValueError):
         return {}
     return versions
 
 
-def _requirements_edit(folder: Path, repository: Repository | None, *, edited_too: bool) -> Edit | None:
+def _requirements_edit(folder: Path, repository: Repository | None, *, wanted: bool, edited_too: bool) -> list[Edit]:
     path = folder / "requirements.txt"
-    if path.is_symlink() or not path.is_file() or (repository is not None and repository.committed):
-        return None
+    if path.is_symlink() or not path.is_file() or (repository is not None and path.name in repository.committed):
+        return []
     before = path.read_bytes()
-    after = patch_requirements(before, edited_too=edited_too)
-    return Edit(path, before, after) if after != before or b"# >>> fluxgym-watchdog: " in before else None
+    change = patch_requirements if wanted else partial(unpatch, file=path.name)
+    after = change(before, edited_too=edited_too)
+    return [Edit(path, before, after)] if wanted or after != before else []
 
 
 def _gpu_reading(folder: Path) -> str:
@@ -1064,6 +1073,8 @@ def _judge_versions(python: Path | None, versions: dict[str, str]) -> Iterator[t
             "bad",
             f"starlette is {versions['starlette']}: Gradio {gradio} does not start with it; FluxGym pins 0.50.0",
         )
+    if "pynvml" in versions and not _at_least(versions["pynvml"], 12):
+        yield "note", f"the retired package pynvml hides NVIDIA's own there: {python} -m pip uninstall pynvml"
     accelerate, torch = versions.get("accelerate"), versions.get("torch")
     if accelerate is None or torch is None:
         missing = " and ".join(name for name in ("accelerate", "torch") if name not in versions)
@@ -1234,7 +1245,7 @@ def _apply(edits: list[Edit]) -> None:
             if edit.after != edit.before:
                 _change_file(edit)
                 done.append(edit)
-    except (OSError, RefusedError):
+    except BaseException:  # Ctrl+C too
         for edit in reversed(done):
             with contextlib.suppress(OSError, RefusedError):
                 _change_file(Edit(edit.path, edit.after, edit.before))
@@ -1283,7 +1294,7 @@ def _faults(folder: Path, app: Path, repository: Repository | None) -> list[str]
         if wrong:
             more = " ..." if len(wrong) > 3 else ""
             faults.append(f"{package}: {len(wrong)} files missing or changed ({', '.join(sorted(wrong)[:3])}{more})")
-    if repository is not None and (trouble := _update_trouble(repository, folder, app)):
+    if repository is not None and (trouble := _update_trouble(repository, folder)):
         faults.append(f"git: {trouble}")
     return faults
 
@@ -1537,7 +1548,7 @@ def _text(output: bytes) -> str:
 
 
 def _ask(what: str, yes: bool) -> None:
-    if yes or not sys.stdin.isatty():
+    if yes or sys.stdin is None or not sys.stdin.isatty():
         return
     try:
         answer = input(f"{what}? [y/N] ")

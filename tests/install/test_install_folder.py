@@ -218,6 +218,16 @@ def test_unpacked_over_fluxgym_the_package_is_used_in_place(
     assert (folder / "app.py").read_bytes() == app_files.PATCHABLE["plain"]
 
 
+def test_a_console_that_cannot_show_the_path_stops_nothing(installer: ModuleType, fluxgym: Callable[..., Path]) -> None:
+    folder = fluxgym()
+    folder = folder.rename(folder.with_name("flüx 体育"))
+    command = [sys.executable, str(installer.HERE / "install.py"), str(folder), "--yes"]
+    variables = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, check=False, env=variables)
+    assert done.returncode == 0, done.stderr
+    assert b"fl\\xfcx" in done.stdout and b"Installed." in done.stdout
+
+
 # Finding FluxGym
 
 

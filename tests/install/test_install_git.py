@@ -418,9 +418,8 @@ def test_an_app_that_git_does_not_have_is_patched_without_a_filter(
     installer: ModuleType, fluxgym: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     git(fluxgym, "rm", "-q", "--cached", "app.py")
-    before = local_files(fluxgym)
     installer.install(fluxgym, yes=True)
-    assert local_files(fluxgym) == before
+    assert local_files(fluxgym)["info/attributes"].count(b"filter=") == 1  # requirements.txt
     assert BLOCKS in (fluxgym / "app.py").read_bytes()
     installer.print_status(fluxgym)
     assert "git has no app.py here" in capsys.readouterr().out
@@ -433,7 +432,7 @@ def test_blocks_that_are_committed_need_no_filter(
     git(fluxgym, "commit", "-q", "-a", "-m", "with the blocks")
     installer.install(fluxgym, yes=True)
     assert not git(fluxgym, "status", "--porcelain")
-    assert "info/attributes" not in local_files(fluxgym)
+    assert local_files(fluxgym)["info/attributes"].count(b"filter=") == 1  # requirements.txt
     installer.print_status(fluxgym)
     assert "the blocks are in git's own app.py" in capsys.readouterr().out
 
@@ -451,6 +450,59 @@ def test_no_packages_leaves_requirements_alone_for_ever(installer: ModuleType, f
         (fluxgym / name).unlink()
     git(fluxgym, "checkout", "-q", "--force", "main")
     assert state(fluxgym) == (True, False, "")
+
+
+def test_no_packages_later_takes_the_requirement_out_again(installer: ModuleType, fluxgym: Path) -> None:
+    installer.install(fluxgym, yes=True)
+    installer.install(fluxgym, yes=True, packages=False)
+    assert state(fluxgym) == (True, False, "")
+    installer.install(fluxgym, yes=True)
+    assert state(fluxgym) == INTACT
+
+
+@POSIX
+def test_a_linked_app_is_not_filtered_and_requirements_are(
+    installer: ModuleType, fluxgym: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (fluxgym / "app.py").replace(tmp_path / "real.py")
+    (fluxgym / "app.py").symlink_to(tmp_path / "real.py")
+    git(fluxgym, "commit", "-q", "-a", "-m", "a link")
+    before = local_files(fluxgym)
+    installer.install(fluxgym, yes=True)
+    assert state(fluxgym) == INTACT
+    capsys.readouterr()
+    installer.print_status(fluxgym)
+    said = capsys.readouterr().out
+    assert f"not survived by themselves, as app.py is a link to {tmp_path / 'real.py'}" in said and "fault" not in said
+    (fluxgym / "requirements.txt").unlink()
+    git(fluxgym, "checkout", "-q", "--force", "main")
+    assert state(fluxgym) == INTACT
+    installer.uninstall(fluxgym, yes=True)
+    assert (tmp_path / "real.py").read_text() == app_files.PLAIN
+    assert local_files(fluxgym) == before
+
+
+def test_a_file_that_was_only_touched_is_no_fault(
+    installer: ModuleType, fluxgym: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    installer.install(fluxgym, yes=True)
+    os.utime(fluxgym / "app.py", (1, 1))
+    installer.print_status(fluxgym)
+    assert "fault" not in capsys.readouterr().out
+
+
+def test_killed_before_git_looked_again_it_is_repaired(
+    installer: ModuleType, fluxgym: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Git takes a file of another size for changed before it asks the filter."""
+    with pytest.MonkeyPatch.context() as killed:
+        killed.setattr(installer, "_refresh", lambda repository, folder: None)
+        installer.install(fluxgym, yes=True)
+    assert git(fluxgym, "status", "--porcelain") == " M app.py\n M requirements.txt\n"
+    installer.print_status(fluxgym)
+    assert "fault:   git: it takes app.py and requirements.txt as changed by you" in capsys.readouterr().out
+    installer.install(fluxgym, yes=True, repair=True)
+    assert state(fluxgym) == INTACT
 
 
 # Refusals: nothing is changed
@@ -511,6 +563,22 @@ def test_a_disk_that_fills_up_half_way_leaves_all_as_it_was(
     assert "requirements.txt: No space left on device" in capsys.readouterr().err
     assert (local_files(fluxgym), (fluxgym / "app.py").read_bytes(), sorted(fluxgym.iterdir())) == before
     assert not git(fluxgym, "status", "--porcelain")
+
+
+def test_ctrl_c_half_way_leaves_all_as_it_was(
+    installer: ModuleType, fluxgym: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = local_files(fluxgym), (fluxgym / "app.py").read_bytes(), sorted(fluxgym.iterdir())
+    real = installer._replace_file
+
+    def replace(path: Path, expected: bytes | None, content: bytes) -> None:
+        if path.name == "requirements.txt" and b"nvidia" in content:
+            raise KeyboardInterrupt
+        real(path, expected, content)
+
+    monkeypatch.setattr(installer, "_replace_file", replace)
+    assert installer.main([str(fluxgym), "--yes"]) == 1
+    assert (local_files(fluxgym), (fluxgym / "app.py").read_bytes(), sorted(fluxgym.iterdir())) == before
 
 
 def test_no_secret_of_gits_configuration_is_printed(

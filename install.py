@@ -291,7 +291,7 @@ def print_status(folder: Path | None) -> None:
     if record:
         known = hashlib.sha256(content).hexdigest() == record.get("app_sha256_after")
         print(f"  since:   {record.get('installed')}; app.py {'unchanged' if known else 'changed'} since then")
-    if version is not None or blocks != "none":
+    if _is_installed(folder, app):
         try:
             repository = _find_repository(folder)
             for fault in _faults(folder, app, repository):
@@ -457,11 +457,10 @@ def _find_anchors(original: bytes, tree: ast.Module | None = None) -> tuple[list
     if unclear or not anchors:
         raise RefusedError(f"{'; '.join(unclear or absent)}. app.py is unchanged; {COMMAND_LINE}", tuple(by_hand))
     consequence = {
-        "supervise": "so there is no tab: what the watchdog does is seen with fluxgym-watchdog list and status",
-        "tab": "so FluxGym's trainings are not started by the watchdog, and the tab shows only what it sees; "
-        + COMMAND_LINE,
+        "supervise": "so there is no tab, and after a restart of FluxGym only the command line watches a training",
+        "tab": "so FluxGym's trainings are not started by the watchdog, and the tab shows only what it sees",
     }
-    return anchors, [f"{reason}, {consequence[anchors[0].block]}" for reason in absent]
+    return anchors, [f"{reason}, {consequence[anchors[0].block]}; {COMMAND_LINE}" for reason in absent]
 
 
 def _after_import(tree: ast.Module, lines: list[bytes]) -> Anchor:
@@ -1043,10 +1042,10 @@ def _diagnose(folder: Path, app: Path, named: Path | None) -> Iterator[tuple[str
 
 def _judge_install(folder: Path, app: Path) -> Iterator[tuple[str, str]]:
     try:
-        repository = _find_repository(folder)
-        if _version(folder / PACKAGE) is None:
+        if not _is_installed(folder, app):
             yield "note", "FluxGym Watchdog is not installed here"
             return
+        repository = _find_repository(folder)
         yield from (("bad", f"{fault} (--repair puts it right)") for fault in _faults(folder, app, repository))
         survival = _survival(folder, app, repository)
         yield "ok" if survival.startswith("survived") else "note", f"updates of FluxGym: {survival}"
@@ -1276,6 +1275,11 @@ def _removals(folder: Path, app: Path, repository: Repository | None) -> Iterato
         if path.is_file():
             content = path.read_bytes()
             yield Edit(path, content, _without_blocks(content, path.name))
+
+
+def _is_installed(folder: Path, app: Path) -> bool:
+    """Whether anything of ours is there, whole or not."""
+    return (folder / PACKAGE).exists() or BEGIN in app.read_bytes()
 
 
 def _faults(folder: Path, app: Path, repository: Repository | None) -> list[str]:
@@ -1537,15 +1541,15 @@ def _print_diffs(edits: list[Edit]) -> None:
     for edit in edits:
         pair = (edit.before or b"", edit.after or b"")
         old, new = ([line.decode("utf-8", "backslashreplace") for line in text.splitlines()] for text in pair)
-        context = 0 if edit.path.name == "config" else 3  # what else stands there may be an address with a password
+        context = 0 if edit.path.name == "config" else 3  # what else stands in git's is nobody's business
         for line in difflib.unified_diff(old, new, str(edit.path), f"{edit.path} (new)", n=context, lineterm=""):
-            print(line)
+            print(_without_secrets(line))
     print("Dry run: nothing was changed.")
 
 
 def _without_secrets(text: str) -> str:
-    """Addresses without the user and the password in them, as a package index or a git remote can have."""
-    return re.sub(r"(\w://)[^/\s@]+@", r"\1****@", text)
+    """Without the user and the password that an address can have, and without tokens of Hugging Face."""
+    return re.sub(r"\bhf_\w{8,}", "hf_****", re.sub(r"(\w://)[^/\s@]+@", r"\1****@", text))
 
 
 def _text(output: bytes) -> str:

@@ -597,6 +597,7 @@ def test_no_secret_of_gits_configuration_is_printed(
     said = capsys.readouterr()
     assert "s3cret" not in said.out + said.err
     assert installer._without_secrets("at https://me:s3cret@host/x") == "at https://****@host/x"
+    assert installer._without_secrets("login('hf_abcdefghIJKL')") == "login('hf_****')"
 
 
 # Kills

@@ -263,6 +263,8 @@ def uninstall(folder: Path | None, *, yes: bool, dry_run: bool = False, purge: b
             _delete(path, path.parent)
         if repository is not None:
             _refresh(repository, folder)
+            if stale := _taken_as_changed(repository, folder):
+                print(f"Note: git goes on taking {' and '.join(stale)} as changed; `git checkout` of them ends that")
     print("Uninstalled. Restart FluxGym if it is running.")
     if packages:
         print(f"{NEEDED} stays in FluxGym's Python, where other programs may use it.")

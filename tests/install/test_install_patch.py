@@ -229,3 +229,16 @@ def test_no_bytes_upset_the_filter(installer: ModuleType, source: bytes) -> None
     for direction in ("clean", "smudge", "what"):
         for name in ("app.py", "requirements.txt", "other"):
             assert isinstance(installer.filtered(direction, name, source)[0], bytes)
+
+
+@PROPERTY
+@given(source=st.one_of(st.none(), st.binary(), st.text().map(str.encode)))
+def test_a_block_at_the_end_of_any_file_goes_out_without_a_trace(installer: ModuleType, source: bytes | None) -> None:
+    """As in git's files and in requirements.txt."""
+    added = installer._add_block(source, "git-config", '[filter "x"]\n\tclean = é', "config")
+    assert added.startswith(source or b"")
+    assert installer._add_block(added, "git-config", '[filter "x"]\n\tclean = é', "config") == added
+    assert installer._without_blocks(added, "config") == source
+    later = b"[core]\n" if added.endswith((b"\n", b"\r")) else b"\n[core]\n"  # what others add after us
+    renewed = installer._add_block(added + later, "git-config", "other", "config")
+    assert installer._without_blocks(renewed, "config") == (source or b"") + later

@@ -926,7 +926,7 @@ def _choose_package(folder: Path, named: Path | None) -> Package:
         return Package(None, f"{NEEDED} {present[NEEDED]} is in FluxGym's Python")
     if hasattr(os, "geteuid") and (owner := python.parent.stat().st_uid) != os.geteuid():
         return Package(None, f"{NEEDED} is not installed, as {python} belongs to user {owner}; {without}")
-    command = [str(python), "-I", "-m", "pip", "install", "--dry-run", "--report", "-", *_PIP_OPTIONS, NEEDED]
+    command = [*_pip(python, present), "install", "--dry-run", "--report", "-", *_PIP_OPTIONS, NEEDED]
     tried = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)
     planned: dict[str, str] = {}
     with contextlib.suppress(ValueError, KeyError, TypeError):
@@ -951,7 +951,7 @@ def _install_package(choice: Package, folder: Path) -> None:
     if choice.python is None:
         return
     print(f"Installing {NEEDED} ...", flush=True)
-    command = [str(choice.python), "-I", "-m", "pip", "install", *_PIP_OPTIONS, NEEDED]
+    command = [*_pip(choice.python, _versions(choice.python)), "install", *_PIP_OPTIONS, NEEDED]
     done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)
     if done.returncode:
         print(f"Note: pip failed ({_pips_reason(done.stderr)}); the GPU is read through nvidia-smi")
@@ -960,6 +960,13 @@ def _install_package(choice: Package, folder: Path) -> None:
     if found := _read_record(folder / PACKAGE):
         written = json.dumps(found | {"installed_packages": [NEEDED]}, indent=2) + "\n"
         _replace_file(record, record.read_bytes(), written.encode())
+
+
+def _pip(python: Path, present: dict[str, str]) -> list[str]:
+    """The pip of FluxGym's Python; where it has none, as uv makes environments, this Python's pip for that one."""
+    if "pip" in present:
+        return [str(python), "-I", "-m", "pip"]
+    return [sys.executable, "-I", "-m", "pip", "--python", str(python)]
 
 
 def _pips_reason(stderr: bytes) -> str:

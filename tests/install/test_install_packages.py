@@ -128,6 +128,17 @@ def test_it_is_installed_after_a_dry_run_and_stays(
     assert "nvidia-ml-py 99.0 is in FluxGym's Python" in capsys.readouterr().out
 
 
+def test_an_environment_without_pip_is_served_by_this_pythons(
+    installer: ModuleType, fluxgym: Callable[..., Path], index: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_wheel(index, "nvidia_ml_py", "99.0", "pynvml")
+    folder = fluxgym()
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "env")], check=True)
+    installer.install(folder, yes=True)
+    assert "nvidia-ml-py 99.0 installed into FluxGym's Python" in capsys.readouterr().out
+    subprocess.run([python(folder / "env"), "-c", "import pynvml"], check=True)
+
+
 def test_nothing_is_done_where_pip_would_change_what_fluxgym_has(
     installer: ModuleType, gym: Path, environment: Path, index: Path
 ) -> None:

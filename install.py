@@ -1064,12 +1064,9 @@ def _judge_install(folder: Path, app: Path) -> Iterator[tuple[str, str]]:
 
 def _judge_versions(python: Path | None, versions: dict[str, str]) -> Iterator[tuple[str, str]]:
     own = versions["python"]
-    supported = _at_least(own, 3, 10)
-    yield (
-        "ok" if supported else "bad",
-        f"FluxGym's Python is {own} ({python})" + ("" if supported else ": 3.10 is needed"),
-    )
-    for name in ("psutil", "pyyaml"):
+    text = f"FluxGym's Python is {own} ({python})"
+    yield ("ok", text) if _at_least(own, 3, 10) else ("bad", f"{text}: 3.10 is needed")
+    for name in ("numpy", "psutil", "pyyaml"):
         if name not in versions:
             yield "bad", f"{name} is missing there, and the watchdog needs it: {python} -m pip install {name}"
     gradio = versions.get("gradio")
@@ -1082,10 +1079,8 @@ def _judge_versions(python: Path | None, versions: dict[str, str]) -> Iterator[t
     else:
         yield "bad", f"Gradio is {gradio}: FluxGym's own page does not start on Gradio 6; it wants 4.44.1"
     if gradio and not _at_least(gradio, 5) and _at_least(versions.get("starlette", "0"), 1):
-        yield (
-            "bad",
-            f"starlette is {versions['starlette']}: Gradio {gradio} does not start with it; FluxGym pins 0.50.0",
-        )
+        starlette = versions["starlette"]
+        yield "bad", f"starlette is {starlette}: Gradio {gradio} does not start with it; FluxGym pins 0.50.0"
     if "pynvml" in versions and not _at_least(versions["pynvml"], 12):
         yield "note", f"the retired package pynvml hides NVIDIA's own there: {python} -m pip uninstall pynvml"
     accelerate, torch = versions.get("accelerate"), versions.get("torch")
@@ -1093,13 +1088,8 @@ def _judge_versions(python: Path | None, versions: dict[str, str]) -> Iterator[t
         missing = " and ".join(name for name in ("accelerate", "torch") if name not in versions)
         yield "bad", f"{missing} missing there, and so nothing can be trained"
     elif _at_least(accelerate, 0, 32) and not _at_least(accelerate, 0, 34) and _at_least(torch, 2, 6):
-        yield (
-            "bad",
-            (
-                f"accelerate {accelerate} with torch {torch}: every resume dies with KeyError: 'step'. Set "
-                "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 in FluxGym's environment, or take another accelerate"
-            ),
-        )
+        trouble = f"accelerate {accelerate} with torch {torch}: a resume dies with KeyError: 'step' unless"
+        yield "bad", f"{trouble} TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 is set where FluxGym is started; update accelerate"
     else:
         yield "ok", f"accelerate {accelerate} with torch {torch} resumes, as far as is known"
 

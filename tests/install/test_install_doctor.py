@@ -17,6 +17,7 @@ FINE = {
     "starlette": "0.50.0",
     "accelerate": "1.6.0",
     "torch": "2.13.0+cpu",
+    "numpy": "1.26.4",
     "psutil": "7.0",
     "pyyaml": "6.0",
 }

@@ -100,7 +100,7 @@ def halved(name: str) -> Callable[[Path], None]:
 
 HALF_A_TAB = """
 import gradio as gr
-def lay_out(board, blocks):
+def lay_out(*arguments, **options):
     with gr.TabItem("Watchdog"):
         gr.Button("half").click(print)
         raise RuntimeError("in the middle of the tab")

@@ -192,6 +192,8 @@ def install(
         choice = _choose_package(folder, python) if packages else Package(None, "its Python is left alone, as asked")
         edits += _requirements_edit(folder, repository, wanted=packages, edited_too=repair)
         _print_plan(folder, version, in_place=in_place, edits=edits, choice=choice)
+        if not git and _is_under_git(folder):
+            print("  Note: git will see the blocks, and an update that touches app.py stops until they are uninstalled")
         if dry_run:
             _print_diffs(edits)
             return
@@ -731,9 +733,9 @@ def filtered(direction: str, name: str, content: bytes) -> tuple[bytes, str]:
 def _find_repository(folder: Path) -> Repository | None:
     """None where git has none of the files here. Raises RefusedError where there is a work tree but git says no."""
     real = folder.resolve()
-    if not any((place / ".git").exists() for place in (real, *real.parents)):
+    if not _is_under_git(folder):
         return None
-    otherwise = "Or add --no-git: then an update that touches app.py stops until `install.py DIR --uninstall` was run"
+    otherwise = "Or add --no-git, which leaves git's settings as they are"
     git = shutil.which("git")
     if git is None:
         raise RefusedError(
@@ -765,6 +767,10 @@ def _find_repository(folder: Path) -> Repository | None:
             reason = f"{real / file}: goes through the git filter '{filter_}' already, and git takes one filter a file"
             raise RefusedError(f"{reason}. {otherwise}")
     return found
+
+
+def _is_under_git(folder: Path) -> bool:
+    return any((place / ".git").exists() for place in (folder.resolve(), *folder.resolve().parents))
 
 
 def _git_setup(repository: Repository, folder: Path) -> list[Edit]:

@@ -437,9 +437,12 @@ def test_blocks_that_are_committed_need_no_filter(
     assert "the blocks are in git's own app.py" in capsys.readouterr().out
 
 
-def test_no_git_leaves_gits_files_alone(installer: ModuleType, fluxgym: Path) -> None:
+def test_no_git_leaves_gits_files_alone(
+    installer: ModuleType, fluxgym: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = local_files(fluxgym)
     installer.install(fluxgym, yes=True, git=False)
+    assert "an update that touches app.py stops" in capsys.readouterr().out
     assert local_files(fluxgym) == before
     assert BLOCKS in (fluxgym / "app.py").read_bytes()
 

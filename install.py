@@ -817,9 +817,8 @@ def _check_alone(path: Path, before: bytes, quoted: str) -> None:
 
 def _lasting_python(folder: Path) -> str:
     """A Python 3.10 or newer that is still there when FluxGym's own environment is deleted. Raises RefusedError."""
-    base: str = getattr(sys, "_base_executable", None) or sys.executable
     named = [shutil.which(f"python3{minor}") for minor in ("", ".13", ".12", ".11", ".10")]
-    for python in filter(None, [base, *named, shutil.which("python")]):
+    for python in filter(None, [*_base_pythons(), *named, shutil.which("python")]):
         inside = any(folder.resolve() in place.parents for place in (Path(python), Path(python).resolve()))
         check = [python, "-I", "-S", "-c", "import sys; sys.exit(sys.version_info < (3, 10))"]
         if not inside and _succeeds(check):
@@ -828,6 +827,14 @@ def _lasting_python(folder: Path) -> str:
         f"git's filter needs a Python 3.10 or newer outside of {folder}, whose own is deleted by updates; none "
         "was found. Install one, or add --no-git"
     )
+
+
+def _base_pythons() -> list[str]:
+    """The Python that the running one is an environment of, under the names that it may have; else the running one."""
+    if sys.prefix == sys.base_prefix:
+        return [sys.executable]
+    names = ["python.exe"] if os.name == "nt" else ["bin/python3", f"bin/python3.{sys.version_info[1]}"]
+    return [str(path) for name in names if (path := Path(sys.base_prefix, name)).is_file()]
 
 
 def _survival(folder: Path, app: Path, repository: Repository | None) -> str:
@@ -969,10 +976,10 @@ def _install_package(choice: Package, folder: Path) -> None:
 
 
 def _pip(python: Path, present: dict[str, str]) -> list[str]:
-    """The pip of FluxGym's Python; where it has none, as uv makes environments, this Python's pip for that one."""
+    """The pip of FluxGym's Python; where it has none, as uv makes environments, that of the Python behind this one."""
     if "pip" in present:
         return [str(python), "-I", "-m", "pip"]
-    return [sys.executable, "-I", "-m", "pip", "--python", str(python)]
+    return [(_base_pythons() or [sys.executable])[0], "-I", "-m", "pip", "--python", str(python)]
 
 
 def _pips_reason(stderr: bytes) -> str:

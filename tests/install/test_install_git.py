@@ -699,13 +699,25 @@ def test_windows_paths_in_gits_configuration(installer: ModuleType) -> None:
     assert installer._for_shell("C:/Jo's/python.exe") == """'C:/Jo'\\"'\\"'s/python.exe'"""
 
 
+def test_run_by_fluxgyms_own_python_the_one_behind_it_is_the_filters(installer: ModuleType, fluxgym: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(fluxgym / "env")], check=True)
+    command = [env_python(fluxgym / "env"), str(installer.HERE / "install.py"), ".", "--yes", "--no-packages"]
+    subprocess.run(command, cwd=fluxgym, check=True, capture_output=True)
+    config = local_files(fluxgym)["config"].decode()
+    assert Path(sys.base_prefix).as_posix() in config and "/env/" not in config
+    shutil.rmtree(fluxgym / "env")
+    (fluxgym / "app.py").unlink()
+    git(fluxgym, "checkout", "-q", "--force", "main")
+    assert BLOCKS in (fluxgym / "app.py").read_bytes()
+
+
 def test_a_python_inside_fluxgym_is_never_the_filters(
     installer: ModuleType, fluxgym: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (fluxgym / "env").mkdir()
     inside = str(fluxgym / "env" / "python")
     (fluxgym / "env" / "python").symlink_to(sys.executable)
-    monkeypatch.setattr(sys, "_base_executable", inside)
+    monkeypatch.setattr(installer, "_base_pythons", lambda: [inside])
     monkeypatch.setattr(shutil, "which", lambda name: inside)
     with pytest.raises(installer.RefusedError, match=r"needs a Python 3\.10 or newer outside of"):
         installer._lasting_python(fluxgym)

@@ -656,14 +656,14 @@ def test_killed_between_any_two_files_git_still_works_and_all_goes_out_again(
 
 @POSIX
 def test_in_docker_without_git_as_another_user(checkout: Path) -> None:
-    """The image has no .git, the folder is mounted from the host, and FluxGym's user is not root."""
+    """The image has no .git, the folder is mounted from the host, FluxGym's user is not root and ends by SIGKILL."""
     if os.geteuid() != 0:
         pytest.skip("only root can become user 1000")
     with tempfile.TemporaryDirectory() as place:  # pytest's own folders are closed to other users
         folder, tools = Path(place, "app", "fluxgym"), Path(place, "tools")
         folder.mkdir(parents=True)
         shutil.copytree(checkout, tools)
-        (folder / "app.py").write_text(app_files.PLAIN)
+        (folder / "app.py").write_text(app_files.PLAIN + "    sys.stdout.flush()\n    sys.stdin.read()\n")
         (folder / "requirements.txt").write_text(REQUIREMENTS)
         (folder / "gradio.py").write_text(app_files.GRADIO)
         (folder / "gradio_logsview.py").write_text("class LogsView: ...\nclass LogsViewRunner: ...\n")
@@ -688,7 +688,15 @@ def test_in_docker_without_git_as_another_user(checkout: Path) -> None:
         done = as_user(python, str(tools / "install.py"), ".", "--yes")
         assert done.returncode == 0, done.stderr
         assert {path.stat().st_uid for path in folder.rglob("*")} == {1000}
-        assert "READY Supervised" in as_user(python, "app.py").stdout
+        patched = (folder / "app.py").read_bytes()
+        for _ in range(2):  # killed, it comes up again
+            with subprocess.Popen(
+                [python, "-B", "app.py"], cwd=folder, user=1000, group=1000, extra_groups=[], text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            ) as app:  # fmt: skip
+                assert app.stdout and app.stdout.readline().startswith("READY Supervised")
+                app.kill()
+        assert (folder / "app.py").read_bytes() == patched
         done = as_user(python, "fluxgym_watchdog/install.py", "--uninstall", "--yes")
         assert done.returncode == 0, done.stderr
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

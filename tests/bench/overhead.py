@@ -32,11 +32,12 @@ from fluxgym_watchdog.demo import create_fluxgym, environment
 from fluxgym_watchdog.observe import procfs
 from fluxgym_watchdog.observe.processes import ProcessReader
 from fluxgym_watchdog.observe.trainlog import LogFollower
-from fluxgym_watchdog.records import Attempt, RunRecord, RunState
+from fluxgym_watchdog.records import RunRecord, RunState
 from fluxgym_watchdog.settings import Settings
 from fluxgym_watchdog.store import Store
 from fluxgym_watchdog.supervision import Supervision
 from fluxgym_watchdog.watchdog import Watchdog
+from tests.bench.run_folders import copy_files, ended_run, run_folder
 from tests.trainings import TEST_VARIABLE, clean_up
 
 TICK_S = 2.0
@@ -49,29 +50,6 @@ DAY_TICKS = 43_200
 LONG_LOG_BYTES = 1_000_000_000
 LIMITS = {"one": 2.0, "many": 50.0, "memory": 5.0}
 ONE = "1 live run"
-
-_SCRIPT = """accelerate launch \\
-  --mixed_precision bf16 \\
-  --num_cpu_threads_per_process 1 \\
-  sd-scripts/flux_train_network.py \\
-  --save_model_as safetensors \\
-  --max_data_loader_n_workers 2 \\
-  --max_train_epochs 400 \\
-  --save_every_n_epochs 1 \\
-  --dataset_config "{run}/dataset.toml" \\
-  --output_dir "{run}" \\
-  --output_name {name} \\
-  --loss_type l2 \\"""
-_DATASET = """[general]
-shuffle_caption = false
-[[datasets]]
-resolution = 512
-batch_size = 1
-  [[datasets.subsets]]
-  image_dir = "{folder}/datasets/demo-lora"
-  class_tokens = 'dmo'
-  num_repeats = 10
-"""
 
 
 def report(command: str, date: str, as_json: bool, day_ticks: int = DAY_TICKS) -> str:
@@ -107,7 +85,7 @@ def _environment():  # type: ignore[no-untyped-def]
 def _measure(folder: Path, day_ticks: int) -> dict[str, object]:
     create_fluxgym(folder)
     os.environ.update(environment(folder) | {TEST_VARIABLE: str(folder)})
-    script = _run_folder(folder, "demo-lora")
+    script = run_folder(folder, "demo-lora")
     watchdog = Watchdog(folder / "outputs", Settings())
     clock = _Clock()
     try:
@@ -122,7 +100,7 @@ def _measure(folder: Path, day_ticks: int) -> dict[str, object]:
         one = _ticks(watchdog, clock, TICKS)
         found |= _row(f"{ONE}, ms CPU a tick", one, LIMITS["one"])
         for number in range(ENDED_RUNS):
-            _ended_run(folder, f"old-{number:02d}")
+            ended_run(folder, f"old-{number:02d}")
         _ticks(watchdog, clock, WARM_UP_TICKS)
         found |= _row(
             f"1 live + {ENDED_RUNS} ended runs, ms CPU a tick", _ticks(watchdog, clock, TICKS), LIMITS["many"]
@@ -135,20 +113,6 @@ def _measure(folder: Path, day_ticks: int) -> dict[str, object]:
         clean_up(folder)
         watchdog.stop()
     return found
-
-
-def _run_folder(folder: Path, name: str) -> Path:
-    run = folder / "outputs" / name
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "dataset.toml").write_text(_DATASET.format(folder=folder))
-    (run / "train.sh").write_text(_SCRIPT.format(run=run, name=name))
-    return run / "train.sh"
-
-
-def _ended_run(folder: Path, name: str) -> None:
-    script = _run_folder(folder, name)
-    attempt = Attempt(1, 1.0, ended_at=2.0, exit_code=0, outcome="finished", last_step=240)
-    Store(script.parent).write_record(RunRecord(name, RunState.FINISHED, script="train.sh", attempts=(attempt,)))
 
 
 def _steps(supervision: Supervision) -> int:
@@ -185,8 +149,8 @@ def _hundred(watchdog: Watchdog, folder: Path, live: Supervision, clock: _Clock)
     logs, taken_up = [], []
     for number in range(99):
         name = f"live-{number:02d}"
-        script = _run_folder(folder, name)
-        _copy_files(live.run_folder, script.parent)
+        script = run_folder(folder, name)
+        copy_files(live.run_folder, script.parent)
         logs.append(script.parent / "training.log")
         store = Store(script.parent)
         first = replace(attempt, log_offset=0)
@@ -209,17 +173,6 @@ def _hundred(watchdog: Watchdog, folder: Path, live: Supervision, clock: _Clock)
         watchdog._drop(f"live-{number:02d}")
         shutil.rmtree(folder / "outputs" / f"live-{number:02d}")
     return found
-
-
-def _copy_files(source: Path, target: Path) -> None:
-    """The log and the checkpoints, under the other run's name."""
-    shutil.copy(source / "training.log", target)
-    for path in source.glob(f"{source.name}-*"):
-        copied = target / path.name.replace(source.name, target.name)
-        if path.is_dir():
-            shutil.copytree(path, copied, copy_function=shutil.copy2)
-        else:
-            shutil.copy2(path, copied)
 
 
 def _take_up(watchdog: Watchdog, store: Store, script: Path, folder: Path) -> None:

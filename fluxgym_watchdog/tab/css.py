@@ -21,7 +21,7 @@ CSS = """
 #watchdog-controls button{min-height:42px}
 #watchdog-auto-resume{display:flex;flex-direction:column;justify-content:flex-end}
 #watchdog-plot-controls{justify-content:flex-end;align-items:center;gap:8px 20px}
-#watchdog-plot-controls>*{flex:0 0 auto!important;min-width:0!important;width:auto}
+#watchdog-plot-controls>*{flex:0 0 auto!important;min-width:0!important;width:auto;margin:0!important}
 #watchdog-plot-controls .form{background:none;border:0;box-shadow:none;flex:0 0 auto!important;min-width:0!important}
 #watchdog-tab:has(.wd-none) #watchdog-plot-controls{display:none}
 #watchdog-plot-controls .block{border:0;box-shadow:none;background:none;padding:0}

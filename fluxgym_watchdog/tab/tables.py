@@ -11,6 +11,10 @@ from fluxgym_watchdog.tab.words import clock, escape, many, memory, size
 PART_LETTERS = 8500
 """A part is sent whole when anything in it changes: older lines than fit are only counted."""
 
+FACTS = 6
+FACT_LETTERS = 120
+"""Of evidence so many facts of a kind are shown, each so long."""
+
 ADVICE = "A state is saved at the end of an epoch; until the first one a restart begins at step 0."
 
 
@@ -97,8 +101,6 @@ def _line(event: Event) -> str:
         )
         download = action("evidence", f"{event.at:.3f}", "Download all of it (zip)")
         folded = f"<details data-key='{event.at:.3f}'><summary>Evidence</summary><dl>{facts}</dl>{download}</details>"
-        if len(folded) > PART_LETTERS // 2:
-            folded = f"<div>{action('evidence', f'{event.at:.3f}', 'Evidence (zip)')}</div>"
     text = escape(event.text or event.kind)
     if tone == "bad":
         text = f"<b>{text}</b>"
@@ -186,17 +188,19 @@ def _clearing(deletable: Sequence[Checkpoint]) -> str:
 
 
 def _fact(value: object) -> str:
+    """A piece of evidence in short: all of it is in the zip."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{_name(k)} {_fact(v)}" for k, v in value.items() if v not in (None, ""))
+        found = [f"{_name(k)} {_fact(v)}" for k, v in list(value.items())[:FACTS] if v not in (None, "")]
+        return ", ".join(found)
     if isinstance(value, (list, tuple)):
-        return "<br>".join(_fact(v) for v in value)
-    if isinstance(value, float):
-        return escape(f"{value:.6g}")
-    return escape(value)
+        more = [f"… and {len(value) - FACTS} more"] if len(value) > FACTS else []
+        return "<br>".join([*(_fact(v) for v in value[-FACTS:]), *more])
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return escape(text if len(text) <= FACT_LETTERS else f"{text[:FACT_LETTERS]}…")
 
 
 def _name(key: object) -> str:
-    return escape(str(key).replace("_", " "))
+    return escape(str(key)[:FACT_LETTERS].replace("_", " "))
 
 
 def _box(title: str, inner: str) -> str:

@@ -68,6 +68,12 @@ def test_no_handler_is_an_open_endpoint(tmp_path: Path) -> None:
         assert fn.api_name is False or fn.api_visibility == "private"
 
 
+def test_no_component_of_ours_serves_a_file(tmp_path: Path) -> None:
+    """A component that hands out files has an endpoint that is asked for a path."""
+    kinds = {component["type"] for component in page(tmp_path).get_config_file()["components"]}
+    assert not kinds & {"file", "downloadbutton", "uploadbutton", "fileexplorer", "gallery", "image", "video", "audio"}
+
+
 def test_building_says_nothing(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     with gr.Blocks(), gr.Tabs():
         recwarn.clear()

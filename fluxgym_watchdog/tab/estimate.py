@@ -25,16 +25,18 @@ class Left:
     high_s: float
 
 
-def left(status: Status, pace: Pace | None, history: History, attempts: Sequence[Attempt]) -> Left | None:
-    """What is left, or None where nothing can be said."""
-    if status.state not in _COUNTED or not status.total_steps:
+def left(
+    state: RunState, status: Status, pace: Pace | None, history: History, attempts: Sequence[Attempt]
+) -> Left | None:
+    """What is left of a run in this state, or None where nothing can be said."""
+    if state not in _COUNTED or not status.total_steps:
         return None
     if pace is None and not status.seconds_per_step:
         return None
     of_step = pace or Pace(*[status.seconds_per_step or 0.0] * 3)
     before = 0.0
     attempt = attempts[-1] if attempts else None
-    if status.state is RunState.WAITING:
+    if state is RunState.WAITING:
         before = max(0.0, (status.next_start_at or status.at) - status.at) + loading_s(history, attempts)
     elif attempt is not None and status.step <= attempt.first_step:
         before = max(0.0, loading_s(history, attempts) - (status.at - attempt.started_at))

@@ -189,7 +189,7 @@ def _numbers(seen: Seen, now: float) -> str:
         return ""
     cells: list[tuple[str, str]] = []
     of_late = pace(seen.history)
-    still = None if seen.stale else left(status, of_late, seen.history, record.attempts)
+    still = None if seen.stale else left(seen.state, status, of_late, seen.history, record.attempts)
     if still is not None:
         text = "left"
         if still.high_s - still.low_s > 0.05 * still.seconds and still.seconds >= 60:

@@ -234,20 +234,20 @@ def test_time_left_counts_pauses_loading_and_waiting_in(
     pace = Pace(2.0, 1.8, 2.5, pauses_s=0.5)
     attempts = make_record().attempts
     history = history_of([*make_samples(20, NOW - 400, first_step=91), *make_samples(100, NOW, first_step=61)])
-    training = left(make_status(), pace, history, attempts)
+    training = left(RunState.TRAINING, make_status(), pace, history, attempts)
     assert training is not None
     assert (training.seconds, training.low_s, training.high_s) == (80 * 2.5, 80 * 2.3, 80 * 3.0)
     took = loading_s(history, attempts)
     assert took > 0
-    waiting = left(make_status(state=RunState.WAITING, next_start_at=NOW + 30), pace, history, attempts)
+    waiting = left(RunState.WAITING, make_status(next_start_at=NOW + 30), pace, history, attempts)
     assert waiting is not None
     assert waiting.seconds == pytest.approx(training.seconds + 30 + took)
-    loading = left(make_status(step=80, at=NOW - 289), pace, history, attempts)
+    loading = left(RunState.TRAINING, make_status(step=80, at=NOW - 289), pace, history, attempts)
     assert loading is not None
     assert loading.seconds == pytest.approx(160 * 2.5 + took - 1)
-    assert left(make_status(state=RunState.STOPPED), pace, history, attempts) is None
-    assert left(make_status(total_steps=None), pace, history, attempts) is None
-    assert left(make_status(seconds_per_step=None), None, history, attempts) is None
+    assert left(RunState.STOPPED, make_status(), pace, history, attempts) is None
+    assert left(RunState.TRAINING, make_status(total_steps=None), pace, history, attempts) is None
+    assert left(RunState.TRAINING, make_status(seconds_per_step=None), None, history, attempts) is None
 
 
 # saves

@@ -186,7 +186,7 @@ def _of_table(seen: Seen) -> tuple[object, ...]:
 Sent = dict[str, str]
 """What a page has been sent, as marks: the parts by their text, and what its user chose."""
 
-TICK_BYTES = 9500
+TICK_BYTES = 9900
 """So much is sent at one look; the rest waits for the next one. The first view, and another run, come whole."""
 
 
@@ -205,7 +205,7 @@ def news(show: Show, sent: Sent) -> tuple[set[str], Sent]:
     waited = {name: int(sent.get(f"waits {name}", "0")) for name in changed}
     size_bytes = 0
     now: set[str] = set()
-    for name in sorted(changed, key=lambda name: (name in PARTS, name != "card", -waited[name])):
+    for name in sorted(changed, key=lambda name: (name in PARTS, -waited[name], name != "card")):
         more = show.parts.get(name, Part()).size_bytes
         if whole or not size_bytes or size_bytes + more <= TICK_BYTES:
             now.add(name)

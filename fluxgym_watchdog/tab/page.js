@@ -107,7 +107,7 @@
     }
     const log = tab.querySelector(".wd-log");
     if (log && logScroll && log.scrollTop === 0) log.scrollTop = logScroll;
-    for (const path of tab.querySelectorAll("path[data-fill]")) fill(path);
+    for (const line of tab.querySelectorAll("path[data-y]:not([d])")) draw(line);
     for (const box of tab.querySelectorAll("input[data-alert]")) box.checked = wanted(box.dataset.alert);
     if (sure) for (const button of tab.querySelectorAll("button[data-sure]")) {
       if (sure.key === keyOf(button) && !button.classList.contains("wd-sure")) arm(button);
@@ -132,16 +132,31 @@
   }, true);
   setInterval(() => { const tab = byId("watchdog-tab"); if (own.shown && tab) retime(tab); }, 1000);
 
-  // The area under a line: the line itself is sent once.
-  const fill = (line) => {
-    if (line.dataset.fill) return;
-    line.dataset.fill = "filled";
-    const floor = line.ownerSVGElement.viewBox.baseVal.height - 4;
-    const pieces = (line.getAttribute("d") || "").split("M").slice(1);
-    const area = line.cloneNode();
-    area.removeAttribute("data-name");
+  // Lines are sent as letters, two a place; see plots.py. What a letter stands for comes with the page.
+  const LETTERS = "__LETTERS__", GAP = "  ", GOES_ON = "~~";
+  const heightAt = (y, place) => {
+    const pair = y.substr(2 * place, 2);
+    if (pair === GAP || pair === GOES_ON || pair.length < 2) return null;
+    return (LETTERS.indexOf(pair[0]) * LETTERS.length + LETTERS.indexOf(pair[1])) / (LETTERS.length ** 2 - 1);
+  };
+  const draw = (line) => {
+    const y = line.dataset.y, places = y.length / 2, box = line.ownerSVGElement.viewBox.baseVal;
+    const wide = box.width, deep = box.height - 4;  // 4: the margin for thick lines
+    const pieces = [];
+    let piece = null;
+    for (let place = 0; place < places; place++) {
+      const height = heightAt(y, place);
+      if (height !== null) {
+        if (!piece) pieces.push(piece = []);
+        piece.push([((place + 0.5) * wide / places).toFixed(1), (deep * (1 - height)).toFixed(1)]);
+      } else if (y.substr(2 * place, 2) === GAP) piece = null;
+    }
+    const lines = pieces.map((points) => "M" + points.map((point) => point.join(" ")).join("L"));
+    line.setAttribute("d", lines.map((d, i) => pieces[i].length > 1 ? d : d + "h2").join(""));
+    if (!("fill" in line.dataset)) return;
+    const area = document.createElementNS("http://www.w3.org/2000/svg", "path");
     area.setAttribute("class", line.getAttribute("class").replace("wd-line", "wd-area"));
-    area.setAttribute("d", pieces.map((piece) => "M" + piece + "V" + floor + "H" + parseInt(piece, 10) + "Z").join(""));
+    area.setAttribute("d", lines.map((d, i) => d + "V" + deep + "H" + pieces[i][0][0] + "Z").join(""));
     line.before(area);
   };
 
@@ -288,23 +303,13 @@
   let tip = null;
   const unpoint = () => { if (tip) tip.hidden = true; };
   const number = (v) => Math.abs(v) >= 100 ? v.toFixed(0) : Math.abs(v) >= 10 ? v.toFixed(1) : v.toPrecision(3);
-  const valueAt = (path, x) => {
-    for (const piece of (path.getAttribute("d") || "").split("M").slice(1)) {
-      const [head, tail] = piece.split("l");
-      let [px, py] = head.match(/-?\d+/g).map(Number);
-      if (x < px - 4) continue;
-      const steps = ((tail || "").match(/-?\d+/g) || []).map(Number);
-      for (let i = 0; i + 1 < steps.length; i += 2) {
-        const nx = px + steps[i], ny = py + steps[i + 1];
-        if (x <= nx) {
-          if (nx - x <= 3) return ny;
-          return x - px <= 3 || nx === px ? py : py + (ny - py) * (x - px) / (nx - px);
-        }
-        px = nx; py = ny;
-      }
-      if (x - px <= 4) return py;
-    }
-    return null;
+  const heightNear = (y, place) => {
+    const own = [place, place - 1, place + 1].map((each) => heightAt(y, each)).find((height) => height !== null);
+    if (own !== undefined || y.substr(2 * place, 2) !== GOES_ON) return own === undefined ? null : own;
+    let a = place, b = place;
+    while (heightAt(y, a) === null) a--;
+    while (heightAt(y, b) === null) b++;
+    return heightAt(y, a) + (heightAt(y, b) - heightAt(y, a)) * (place - a) / (b - a);
   };
   const point = (svg, left) => {
     if (!tip) {
@@ -315,15 +320,16 @@
       document.body.append(tip);
     }
     const box = svg.getBoundingClientRect(), figure = svg.closest("figure").dataset;
-    const wide = svg.viewBox.baseVal.width, deep = svg.viewBox.baseVal.height - 4;  // 4: the margin for thick lines
+    const wide = svg.viewBox.baseVal.width;
     const share = Math.min(1, Math.max(0, (left - box.left) / box.width)), x = share * wide;
     const from = Number(figure.from), low = Number(figure.low), high = Number(figure.high);
-    const value = (y) => "log" in figure ? low * Math.pow(high / low, 1 - y / deep) : low + (high - low) * (1 - y / deep);
+    const value = (height) => "log" in figure ? low * Math.pow(high / low, height) : low + (high - low) * height;
     const lines = [clock(from + share * (Number(figure.to) - from), true)];
     const paths = [...svg.querySelectorAll("path[data-name]")];
     for (const path of paths) {
-      const y = valueAt(path, x);
-      const text = y === null ? "–" : number(value(y)) + " " + figure.unit;
+      const places = path.dataset.y.length / 2;
+      const height = heightNear(path.dataset.y, Math.min(places - 1, Math.floor(share * places)));
+      const text = height === null ? "–" : number(value(height)) + " " + figure.unit;
       lines.push(paths.length > 1 ? path.dataset.name + ": " + text : text);
     }
     const use = svg.querySelector("use"), marks = use && document.querySelector(use.getAttribute("href"));

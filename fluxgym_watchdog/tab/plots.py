@@ -1,9 +1,8 @@
 """Samples and events → plots as inline SVG. Pure; the same on every Gradio.
 
-Coordinates are whole numbers, each relative to the one before, and attributes stand in single quotes, which JSON need
-not escape: a line of 300 points costs about 1.3 KB. The marks of events are drawn once and used by every plot of a
-panel. The page's script fills the areas under the lines, and reads values under the pointer back from the path and the
-figure's data attributes.
+What is sent is small: a line is two letters for each of its places on the axis of time, 600 bytes whatever it shows,
+and the page's script draws it, fills the area under it and reads the values under the pointer from it. Attributes stand
+in single quotes, which JSON need not escape. The marks of events are drawn once and used by every plot of a panel.
 """
 
 from __future__ import annotations
@@ -22,9 +21,14 @@ from fluxgym_watchdog.tab.words import clock, escape, number
 
 WIDTH = 600
 HEIGHT = 100
-MARKS = 24
+LETTERS = "".join(chr(c) for c in range(ord("#"), ord("~")) if chr(c) not in "'&<>\\`")
+"""What values are written in: letters that neither HTML nor JSON must escape; two of them tell 7,225 heights apart."""
+_PAIRS = [first + second for first in LETTERS for second in LETTERS]
+GAP, GOES_ON = "  ", "~~"
+"""At a place without a value: no line, or a line on its way to the next value."""
+MARKS = 12
 """At most so many events are marked, the newest."""
-MARK_TEXT = 90
+MARK_TEXT = 60
 """A mark's text is cut off there; the timeline has all of it."""
 LEAST_POINTS = 75
 """Several GPUs share the points of a plot; each line keeps at least so many."""
@@ -35,13 +39,14 @@ _COLOURS = 6
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a plot: its name, where it is drawn in unbroken pieces, and how (`style`: '', 'faint', 'dashed')."""
+    """One line of a plot: its name, its unbroken pieces, at most about `points` points, and how it is drawn (`style`: '', 'faint', 'dashed')."""
 
     name: str
     pieces: list[list[Point]]
     colour: int
     style: str = ""
     filled: bool = False
+    points: int = series.POINTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,7 @@ def gpu_panel(
         for index, found in of_gpu.items():
             pieces = series.lines(found.column("at"), found.column(value) * scale, shown, gap_s, points)
             title = (f"GPU {index}, {name}" if name else f"GPU {index}") if not one else name or f"GPU {index}"
-            drawn.append(Line(title, pieces, colour if one else index % _COLOURS, style, filled and one))
+            drawn.append(Line(title, pieces, colour if one else index % _COLOURS, style, filled and one, points))
         return tuple(drawn)
 
     def now(value: str, scale: float = 1.0, of: str = "", unit: str = "", digits: int = 0) -> str:
@@ -198,13 +203,15 @@ def _figure(panel: str, plot: Plot, shown: Window) -> str:
     for line in plot.lines:
         style = f" wd-{line.style}" if line.style else ""
         filled = " data-fill=''" if line.filled else ""
-        d = "".join(_path(piece, plot, shown) for piece in line.pieces)
         drawn.append(
-            f"<path class='wd-line wd-c{line.colour}{style}' data-name='{escape(line.name)}'{filled} d='{d}'/>"
+            f"<path class='wd-line wd-c{line.colour}{style}' data-name='{escape(line.name)}'{filled} "
+            f"data-y='{_written(line, plot, shown)}'/>"
         )
     threshold = ""
     if plot.threshold is not None:
-        threshold = f"<path class='wd-threshold' d='M0 {_y(np.array(plot.threshold), plot)}H{WIDTH}'/>"
+        threshold = (
+            f"<path class='wd-threshold' d='M0 {HEIGHT * (1 - _share(np.array(plot.threshold), plot)):.1f}H{WIDTH}'/>"
+        )
     label = escape(f"{plot.title}, now {plot.now}")
     scale = " data-log=''" if plot.logarithmic else ""
     return (
@@ -218,31 +225,31 @@ def _figure(panel: str, plot: Plot, shown: Window) -> str:
     )
 
 
-def _path(piece: list[Point], plot: Plot, shown: Window) -> str:
-    """A path of whole, relative coordinates; points on the way of a level line are left out. A lonely point becomes a
-    short dash."""
-    at, values = np.array(piece).T
-    x = np.clip(np.rint((at - shown.start) * (WIDTH / (shown.end - shown.start))), 0, WIDTH).astype(int)
-    y = _y(values, plot)
-    new: Numbers = np.append(True, (np.diff(x) != 0) | (np.diff(y) != 0))
-    x, y = x[new], y[new]
-    turns: Numbers = np.append(np.append(True, (np.diff(y)[:-1] != 0) | (np.diff(y)[1:] != 0)), True)[: len(x)]
-    x, y = x[turns], y[turns]
-    if len(x) == 1:
-        x, y = np.append(x, x + 1), np.append(y, y)
-    steps = "".join([f" {dx}{dy}" if dy < 0 else f" {dx} {dy}" for dx, dy in zip(_steps(x), _steps(y), strict=True)])
-    return f"M{x[0]} {y[0]}l{steps[1:]}"
+def _written(line: Line, plot: Plot, shown: Window) -> str:
+    """The line in letters. Two values that fall on one place take the next one as well: a spike must not be lost."""
+    places = [GAP] * line.points
+    before = -1
+    for piece in line.pieces:
+        at, values = np.array(piece).T
+        where = np.floor((at - shown.start) / (shown.end - shown.start) * line.points).astype(int).tolist()
+        heights = np.rint(_share(values, plot) * (len(_PAIRS) - 1)).astype(int).tolist()
+        first = True
+        for place, height in zip(where, heights, strict=True):
+            next_free = before + (2 if first and before >= 0 else 1)  # a gap is seen, however short it was
+            here = min(max(place, next_free), line.points - 1)
+            if not first:
+                places[before + 1 : here] = [GOES_ON] * (here - before - 1)
+            places[here] = _PAIRS[height]
+            before, first = here, False
+    return "".join(places)
 
 
-def _steps(values: Numbers) -> list[int]:
-    return np.diff(values).tolist()  # type: ignore[no-any-return]
-
-
-def _y(values: Numbers, plot: Plot) -> Numbers:
+def _share(values: Numbers, plot: Plot) -> Numbers:
+    """How high the values lie on the plot's axis, from 0 to 1."""
     low, high = plot.low, plot.high
     if plot.logarithmic:
         low, high, values = math.log10(low), math.log10(high), np.log10(np.maximum(values, low))
-    return np.rint(HEIGHT * (1 - np.clip((values - low) / (high - low), 0, 1))).astype(int)
+    return np.clip((values - low) / (high - low), 0, 1)
 
 
 class _Marks:

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-PAGE_SCRIPT = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
+from fluxgym_watchdog.tab.plots import LETTERS
+
+PAGE_SCRIPT = Path(__file__).with_name("page.js").read_text(encoding="utf-8").replace("__LETTERS__", LETTERS)
 
 WISH = "(run, _) => [run, window.fluxgymWatchdog ? window.fluxgymWatchdog.wish : '']"
 """Puts what a button in the page asks for in the place of the hidden text box."""

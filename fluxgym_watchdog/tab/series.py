@@ -61,16 +61,15 @@ def lines(at: Numbers, values: Numbers, shown: Window, gap_s: float, points: int
         return []
     at, values = at[known], values[known]
     breaks = (np.diff(known) > 1) | (np.diff(at) > gap_s)
-    if len(at) > points:
-        buckets = np.floor((at - shown.start) / (shown.bucket_s * POINTS / points))
-        begins = np.flatnonzero(np.append(True, breaks | (np.diff(buckets) != 0)))
-        ends: Numbers = np.append(begins[1:], len(at)) - 1
-        low, high = np.minimum.reduceat(values, begins), np.maximum.reduceat(values, begins)
-        rising, two = values[ends] >= values[begins], high > low
-        kept = _pairs(True, two)  # a bucket whose values are all the same gives one point
-        breaks = _pairs(~two & np.append(breaks, True)[ends], np.append(breaks, True)[ends])[kept][:-1]
-        at = _pairs(at[begins], at[ends])[kept]
-        values = _pairs(np.where(rising, low, high), np.where(rising, high, low))[kept]
+    buckets = np.floor((at - shown.start) / (shown.bucket_s * POINTS / points))
+    begins = np.flatnonzero(np.append(True, breaks | (np.diff(buckets) != 0)))
+    ends: Numbers = np.append(begins[1:], len(at)) - 1
+    low, high = np.minimum.reduceat(values, begins), np.maximum.reduceat(values, begins)
+    rising, two = values[ends] >= values[begins], high > low
+    kept = _pairs(True, two)  # a bucket whose values are all the same gives one point
+    breaks = _pairs(~two & np.append(breaks, True)[ends], np.append(breaks, True)[ends])[kept][:-1]
+    at = _pairs(at[begins], at[ends])[kept]
+    values = _pairs(np.where(rising, low, high), np.where(rising, high, low))[kept]
     found = list(zip(at.tolist(), values.tolist(), strict=True))
     edges = [0, *(np.flatnonzero(breaks) + 1).tolist(), len(found)]
     return [found[a:b] for a, b in pairwise(edges)]

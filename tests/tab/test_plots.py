@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import math
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from xml.etree import ElementTree
@@ -24,23 +24,20 @@ def figures(html: str) -> list[ElementTree.Element]:
     return ElementTree.fromstring(html).findall(".//figure")
 
 
-def corners(path: str) -> list[list[tuple[int, int]]]:
-    """The absolute corners of each piece of a path, as the page's script reads them."""
-    pieces = []
-    for piece in path.split("M")[1:]:
-        head, tail = piece.split("l")
-        x, y = map(int, head.split())
-        points = [(x, y)]
-        steps = [int(n) for n in re.findall(r"-?\d+", tail)]
-        for dx, dy in zip(steps[::2], steps[1::2], strict=True):
-            x, y = x + dx, y + dy
-            points.append((x, y))
-        pieces.append(points)
-    return pieces
-
-
-def line(figure: ElementTree.Element, number: int = 0) -> list[list[tuple[int, int]]]:
-    return corners(figure.findall(".//path[@data-name]")[number].attrib["d"])
+def line(figure: ElementTree.Element, number: int = 0) -> list[list[tuple[float, float]]]:
+    """Each piece of a line as shares of the width and values, as the page's script reads them."""
+    data = figure.findall(".//path[@data-name]")[number].attrib["data-y"]
+    low, high = float(figure.attrib["data-low"]), float(figure.attrib["data-high"])
+    places = [data[i : i + 2] for i in range(0, len(data), 2)]
+    pieces: list[list[tuple[float, float]]] = [[]]
+    for number_, place in enumerate(places):
+        if place == plots.GAP:
+            pieces.append([])
+        elif place != plots.GOES_ON:
+            base = len(plots.LETTERS)
+            height = (plots.LETTERS.index(place[0]) * base + plots.LETTERS.index(place[1])) / (base * base - 1)
+            pieces[-1].append((number_ / len(places), low + height * (high - low)))
+    return [piece for piece in pieces if piece]
 
 
 def gpu(
@@ -112,13 +109,30 @@ def test_a_gap_in_the_samples_is_a_gap_in_the_line(make_samples: Samples) -> Non
     samples = make_samples(60, NOW - 300) + make_samples(60, NOW)
     pieces = line(figures(gpu(samples))[0])
     assert len(pieces) == 2
-    assert pieces[1][0][0] - pieces[0][-1][0] > 100
+    assert pieces[1][0][0] - pieces[0][-1][0] > 0.15
 
 
 def test_the_line_of_a_value_lies_where_the_axis_says(make_samples: Samples) -> None:
-    pieces = line(figures(gpu(make_samples(450, NOW, utilization_percent=25.0)))[0])
-    assert {y for piece in pieces for _, y in piece} == {plots.HEIGHT * 3 // 4}
-    assert len(pieces[0]) == 2, "a level line needs two points"
+    (piece,) = line(figures(gpu(make_samples(450, NOW, utilization_percent=25.0)))[0])
+    assert {round(value, 1) for _, value in piece} == {25.0}
+    assert piece[0][0] < 0.01
+    assert piece[-1][0] > 0.98
+
+
+def test_what_a_line_is_written_in_needs_no_escape() -> None:
+    assert not set(plots.LETTERS) & set("'\"&<>\\ ~")
+    assert json.dumps(plots.LETTERS) == f'"{plots.LETTERS}"'
+
+
+@pytest.mark.parametrize("count", [5, 100, 299, 300, 450, 3000])
+def test_a_spike_of_one_sample_is_in_the_picture(make_samples: Samples, count: int) -> None:
+    samples = make_samples(count, NOW)
+    spike = count // 2 + 1
+    samples[spike] = replace(samples[spike], utilization_percent=3.0)
+    values = [value for piece in line(figures(gpu(samples, span=2 * count))[0]) for _, value in piece]
+    assert min(values) == pytest.approx(3.0, abs=0.02)
+    assert max(values) == pytest.approx(97.0, abs=0.02)
+    assert len(line(figures(gpu(samples, span=2 * count))[0])) == 1, "few samples are far apart, but no gap"
 
 
 def test_each_gpu_has_a_line_of_its_own(make_samples: Samples) -> None:
@@ -180,8 +194,8 @@ def test_the_loss_can_have_a_log_scale(make_samples: Samples) -> None:
     (piece,) = line(figure)
     low, high = float(figure.attrib["data-low"]), float(figure.attrib["data-high"])
     half = (piece[0][0] + piece[-1][0]) / 2
-    _, y = min(piece, key=lambda corner: abs(corner[0] - half))
-    assert low * (high / low) ** (1 - y / plots.HEIGHT) == pytest.approx(10**-1.5, rel=0.2)
+    _, linear = min(piece, key=lambda corner: abs(corner[0] - half))
+    assert low * (high / low) ** ((linear - low) / (high - low)) == pytest.approx(10**-1.5, rel=0.1)
     below_zero = [replace(s, loss=-1.0) for s in samples]
     assert figures(training(below_zero, log_scale=True))[0].findtext("figcaption/b") == "Loss"
     level = [replace(s, loss=0.5) for s in samples]
@@ -241,7 +255,7 @@ def test_panels_of_a_noisy_hour_stay_small(make_samples: Samples, gpus: int) -> 
         for g in range(gpus)
     ]
     history = history_of(samples)
-    assert len(gpu(samples, span=3600)) < 9_500
+    assert len(gpu(samples, span=3600)) < 8_500
     assert len(plots.training_panel(history, [], series.window(history, 3600, NOW))) < 6_500
 
 

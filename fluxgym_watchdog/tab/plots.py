@@ -39,7 +39,10 @@ _COLOURS = 6
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a plot: its name, its unbroken pieces, at most about `points` points, and how it is drawn (`style`: '', 'faint', 'dashed')."""
+    """One line of a plot: its name, its unbroken pieces of at most about `points` points in all, and how it is drawn.
+
+    `style` is '', 'faint' or 'dashed'.
+    """
 
     name: str
     pieces: list[list[Point]]

@@ -174,6 +174,8 @@ def install(
     """
     folder, app = _find_app(folder)
     with _alone_in(folder):
+        if repair:  # as it was installed
+            git, packages = git and not _declined(folder, "git"), packages and not _declined(folder, "packages")
         repository = _find_repository(folder) if git else None
         if repair:
             faults = _faults(folder, app, repository)
@@ -188,7 +190,8 @@ def install(
         edits = [Edit(app, before, after)]
         if repository is not None:
             names = [name for name in repository.filtered if packages or name == "app.py"]
-            edits = [*_git_setup(dataclasses.replace(repository, filtered=tuple(names)), folder), *edits]
+            setup = dataclasses.replace(repository, filtered=tuple(names))
+            edits = [*_git_setup(setup, folder, edited_too=repair), *edits]
         choice = _choose_package(folder, python) if packages else Package(None, "its Python is left alone, as asked")
         edits += _requirements_edit(folder, repository, wanted=packages, edited_too=repair)
         _print_plan(folder, version, in_place=in_place, edits=edits, choice=choice)
@@ -200,11 +203,13 @@ def install(
         _check_writable(folder, edits)
         _ask("Repair" if repair else "Install", yes)
         _remove_leftovers(folder, app, repository)
-        if repair:
-            _keep_edited(app, before)
+        for edit in edits:
+            _keep_edited(edit)
         existed = (folder / PACKAGE).exists()
         if not in_place:
-            _copy_package(folder / PACKAGE, _record(version, unpatch(before, edited_too=repair), after), app.stat())
+            declined = [name for name, wanted in {"git": git, "packages": packages}.items() if not wanted]
+            record = _record(version, unpatch(before, edited_too=repair), after) | {"declined": declined}
+            _copy_package(folder / PACKAGE, record, app.stat())
         try:
             _apply(edits)
         except BaseException:
@@ -298,7 +303,7 @@ def print_status(folder: Path | None) -> None:
     if _is_installed(folder, app):
         try:
             repository = _find_repository(folder)
-            for fault in _faults(folder, app, repository):
+            for fault in _faults(folder, app, None if _declined(folder, "git") else repository):
                 print(f"  fault:   {fault} (--repair puts it right)")
             print(f"  updates: {_survival(folder, app, repository)}")
         except RefusedError as refused:
@@ -421,11 +426,7 @@ def unpatch(source: bytes, *, edited_too: bool = False, file: str = "app.py") ->
     Raises RefusedError if a marker is missing or, unless `edited_too`, if what is between the markers was edited.
     """
     for block in reversed(_find_blocks(source, file)):
-        if block.edited and not edited_too:
-            raise RefusedError(
-                f"{file} line {block.first_line}: the fluxgym-watchdog block '{block.name}' was edited by hand. Move "
-                "what is yours out of it, or have --repair put it back as it was (the edited file is kept beside it)"
-            )
+        _check_unedited(block, file, edited_too=edited_too)
         source = source[: block.start] + source[block.end :]
     return source
 
@@ -633,6 +634,14 @@ def _find_blocks(source: bytes, file: str = "app.py") -> list[Block]:
     )
 
 
+def _check_unedited(block: Block, file: str, *, edited_too: bool) -> None:
+    if block.edited and not edited_too:
+        raise RefusedError(
+            f"{file} line {block.first_line}: the fluxgym-watchdog block '{block.name}' was edited by hand. Move what "
+            "is yours out of it, or have --repair put it back as it was (the edited file is kept beside it)"
+        )
+
+
 def _frame(name: str, inner: list[bytes], *, indent: bytes = b"", added: str = "") -> list[bytes]:
     """The lines of a block, without their ends: the closing marker holds a checksum of what is between."""
     note = f" ({added} added)" if added else ""
@@ -645,12 +654,13 @@ def _checksum(lines: list[bytes]) -> bytes:
     return b"%08x" % zlib.crc32(b"\n".join(line.strip() for line in lines if line.strip()))
 
 
-def _add_block(source: bytes | None, name: str, text: str, file: str) -> bytes:
+def _add_block(source: bytes | None, name: str, text: str, file: str, *, edited_too: bool = False) -> bytes:
     """A file of lines (None: not there yet) with the block at its end, or renewed where it is. Raises RefusedError."""
     found = [block for block in _find_blocks(source or b"", file) if block.name == name]
     start = end = len(source or b"")
     added = "file" if source is None else "newline" if source and not _line_ending(source[-2:]) else ""
     if found:
+        _check_unedited(found[0], file, edited_too=edited_too)
         start, end, added = found[0].start, found[0].end, found[0].added
     source = source or b""
     first = source.splitlines(keepends=True)[:1]
@@ -773,7 +783,7 @@ def _is_under_git(folder: Path) -> bool:
     return any((place / ".git").exists() for place in (folder.resolve(), *folder.resolve().parents))
 
 
-def _git_setup(repository: Repository, folder: Path) -> list[Edit]:
+def _git_setup(repository: Repository, folder: Path, *, edited_too: bool) -> list[Edit]:
     """The changes to git's local files. Raises RefusedError where there is no Python for the filter."""
     names = {repository.exclude: "git_exclude"}
     words = {"FOLDER": _for_pattern(repository.prefix)}
@@ -793,7 +803,8 @@ def _git_setup(repository: Repository, folder: Path) -> list[Edit]:
             _check_alone(path, before or b"", quoted)
         else:
             text = re.sub("@([A-Z]+)@", lambda word: words[word[1]], text)
-        edits.append(Edit(path, before, _add_block(before, name.replace("_", "-"), text, path.name)))
+        after = _add_block(before, name.replace("_", "-"), text, path.name, edited_too=edited_too)
+        edits.append(Edit(path, before, after))
     return edits
 
 
@@ -1068,7 +1079,8 @@ def _judge_install(folder: Path, app: Path) -> Iterator[tuple[str, str]]:
             yield "note", "FluxGym Watchdog is not installed here"
             return
         repository = _find_repository(folder)
-        yield from (("bad", f"{fault} (--repair puts it right)") for fault in _faults(folder, app, repository))
+        for fault in _faults(folder, app, None if _declined(folder, "git") else repository):
+            yield "bad", f"{fault} (--repair puts it right)"
         survival = _survival(folder, app, repository)
         yield "ok" if survival.startswith("survived") else "note", f"updates of FluxGym: {survival}"
     except RefusedError as refused:
@@ -1280,13 +1292,22 @@ def _change_file(edit: Edit) -> None:
 
 def _removals(folder: Path, app: Path, repository: Repository | None) -> Iterator[Edit]:
     """The files with blocks of ours, without them: git's configuration last, so that git never sees a change."""
+    for path in _our_files(folder, app, repository):
+        content = path.read_bytes()
+        yield Edit(path, content, _without_blocks(content, path.name))
+
+
+def _our_files(folder: Path, app: Path, repository: Repository | None) -> list[Path]:
+    """The files that can have blocks of ours and that no other work tree needs them in."""
     paths = [folder / "requirements.txt", app]
     if repository is not None and not _other_worktrees_use(repository, folder):
         paths += [repository.config, repository.attributes, repository.exclude]
-    for path in paths:
-        if path.is_file():
-            content = path.read_bytes()
-            yield Edit(path, content, _without_blocks(content, path.name))
+    return [path for path in paths if path.is_file()]
+
+
+def _declined(folder: Path, name: str) -> bool:
+    """Whether the last install was asked to leave "git" or "packages" alone."""
+    return name in (_read_record(folder / PACKAGE).get("declined") or [])
 
 
 def _is_installed(folder: Path, app: Path) -> bool:
@@ -1297,15 +1318,21 @@ def _is_installed(folder: Path, app: Path) -> bool:
 def _faults(folder: Path, app: Path, repository: Repository | None) -> list[str]:
     """What is not as the installer left it, each in words."""
     faults = []
+    for path in _our_files(folder, app, repository):
+        blocks = _find_blocks(path.read_bytes(), path.name)
+        edited = [block for block in blocks if block.edited]
+        faults += [f"{path.name} line {b.first_line}: the block '{b.name}' was edited by hand" for b in edited]
     content = app.read_bytes()
-    edited = [block for block in _find_blocks(content) if block.edited]
-    faults += [f"app.py line {block.first_line}: the block '{block.name}' was edited by hand" for block in edited]
-    if not edited:
+    if not any(block.edited for block in _find_blocks(content)):
         proper = patch(content)
         if not _find_blocks(content):
             faults.append("app.py is without the blocks: an update has replaced it, or they were never there")
         elif proper != content:
             faults.append("the blocks in app.py are incomplete or of another version")
+    if not _declined(folder, "packages"):
+        changes = _requirements_edit(folder, repository, wanted=True, edited_too=True)
+        if any(edit.after != edit.before for edit in changes):
+            faults.append(f"requirements.txt is without {NEEDED}, or has it as another version wrote it")
     package = folder / PACKAGE
     if not (package / "__init__.py").is_file():
         faults.append(f"{package}: the package is not there, or not whole")
@@ -1421,15 +1448,15 @@ def _keep_owner(path: Path, owner: os.stat_result) -> None:
             raise RefusedError(f"{path.parent}: files here belong to {who}; run install.py as that user") from error
 
 
-def _keep_edited(app: Path, content: bytes) -> None:
-    """Before --repair takes somebody's lines out of a block, the file as it was is put beside app.py."""
-    if not any(block.edited for block in _find_blocks(content)):
+def _keep_edited(edit: Edit) -> None:
+    """Before --repair takes somebody's lines out of a block, the file as it was is put beside it."""
+    if not any(block.edited for block in _find_blocks(edit.before or b"", edit.path.name)):
         return
     number = 1
-    while (kept := app.with_name(f"app.py.edited-{number}")).exists():
+    while (kept := edit.path.with_name(f"{edit.path.name}.edited-{number}")).exists():
         number += 1
-    kept.write_bytes(content)
-    print(f"app.py as it was edited is kept as {kept}")
+    shutil.copy2(edit.path, kept)
+    print(f"{edit.path.name} as it was edited is kept as {kept}")
 
 
 def _delete(path: Path, bench: Path) -> None:

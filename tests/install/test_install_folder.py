@@ -288,17 +288,20 @@ def test_repair_says_what_is_damaged_and_puts_it_back(
     installer: ModuleType, fluxgym: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = fluxgym()
+    (folder / "requirements.txt").write_text("gradio\n")
     installer.install(folder, yes=True)
     whole = contents(folder)
     capsys.readouterr()
     assert installer.main([str(folder), "--repair"]) == 0
     assert "nothing is damaged" in capsys.readouterr().out
+    (folder / "requirements.txt").write_text("gradio\n")
     (folder / "app.py").write_bytes(app_files.PATCHABLE["plain"])
     (folder / "fluxgym_watchdog" / "judge" / "__init__.py").unlink()
     (folder / "fluxgym_watchdog" / "patches" / "last_tab.py").write_text("# mine\n")
     assert installer.main([str(folder), "--repair", "--yes"]) == 0
     said = capsys.readouterr().out
     assert "Found: app.py is without the blocks" in said
+    assert "Found: requirements.txt is without nvidia-ml-py" in said
     assert "2 files missing or changed (judge/__init__.py, patches/last_tab.py)" in said
     record = str(Path("fluxgym_watchdog", "INSTALLED.json"))
     assert {**contents(folder), record: b""} == {**whole, record: b""}

@@ -455,6 +455,39 @@ def test_no_packages_leaves_requirements_alone_for_ever(installer: ModuleType, f
     assert state(fluxgym) == (True, False, "")
 
 
+def test_an_edited_block_of_gits_is_left_alone_unless_repaired(installer: ModuleType, fluxgym: Path) -> None:
+    before = local_files(fluxgym)
+    installer.install(fluxgym, yes=True)
+    config = fluxgym / ".git" / "config"
+    edited = config.read_bytes().replace(b"required = false", b"required = true")
+    config.write_bytes(edited)
+    for act in (installer.install, installer.uninstall):
+        with pytest.raises(installer.RefusedError, match=r"config line .* the fluxgym-watchdog block 'git-config' was"):
+            act(fluxgym, yes=True)
+        assert config.read_bytes() == edited
+    installer.install(fluxgym, yes=True, repair=True)
+    assert (fluxgym / ".git" / "config.edited-1").read_bytes() == edited
+    assert state(fluxgym) == INTACT
+    installer.uninstall(fluxgym, yes=True)
+    assert local_files(fluxgym) == before
+
+
+def test_repair_keeps_to_what_was_declined(
+    installer: ModuleType, fluxgym: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = local_files(fluxgym)
+    installer.install(fluxgym, yes=True, git=False, packages=False)
+    installer.print_status(fluxgym)
+    said = capsys.readouterr().out
+    assert "fault" not in said and "may stop at app.py: its filter is not set up" in said
+    (fluxgym / "app.py").write_text(app_files.PLAIN)
+    installer.install(fluxgym, yes=True, repair=True)
+    assert local_files(fluxgym) == before
+    assert state(fluxgym)[:2] == (True, False)
+    installer.install(fluxgym, yes=True)
+    assert state(fluxgym) == INTACT
+
+
 def test_no_packages_later_takes_the_requirement_out_again(installer: ModuleType, fluxgym: Path) -> None:
     installer.install(fluxgym, yes=True)
     installer.install(fluxgym, yes=True, packages=False)

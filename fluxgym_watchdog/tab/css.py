@@ -77,7 +77,7 @@ margin-top:12px}
 #watchdog-tab .wd-numbers span{color:var(--wd-mut);font-size:13px}
 #watchdog-tab .wd-charts{display:grid;align-items:end;grid-template-columns:repeat(2,minmax(0,1fr));gap:14px 22px;
 margin-top:8px}
-@media(min-width:1100px){#watchdog-gpu .wd-charts{grid-template-columns:repeat(4,minmax(0,1fr))}}
+@media(min-width:1240px){#watchdog-gpu .wd-charts{grid-template-columns:repeat(4,minmax(0,1fr))}}
 @media(max-width:600px){#watchdog-tab .wd-charts{grid-template-columns:minmax(0,1fr)}}
 #watchdog-tab .wd-figure{margin:0;display:grid;grid-template-columns:52px minmax(0,1fr);column-gap:6px}
 #watchdog-tab .wd-figure figcaption{grid-column:1/3;display:flex;justify-content:space-between;gap:8px;font-size:13px;

@@ -37,11 +37,22 @@ def replace_file(path: Path, top: Path, text: str, *, sync: bool = False) -> Non
                 if sync:
                     file.flush()
                     os.fsync(file.fileno())
-            scratch.replace(path)
+            _take_the_place_of(path, scratch)
         except OSError:
             with contextlib.suppress(OSError):
                 scratch.unlink()
             raise
+
+
+def _take_the_place_of(path: Path, scratch: Path) -> None:
+    # Windows refuses while somebody reads the file, which takes a moment.
+    for wait_s in (0.01, 0.05) if os.name == "nt" else ():
+        try:
+            scratch.replace(path)
+            return
+        except PermissionError:
+            time.sleep(wait_s)
+    scratch.replace(path)
 
 
 def write_over(path: Path, top: Path, content: bytes) -> None:

@@ -120,7 +120,7 @@ class Start:
         """Does the next step for a run with that record (see `informed`)."""
         found, asked, chosen = self._checkpoints.read(), self._given.asked, record.chosen_next
         sizes = [c.size_bytes for c in found if c.kind is CheckpointKind.STATE]
-        host, gpu = read_host(self._run_folder), self._gpu.read()
+        host, gpu = read_host(self._given.output_dir), self._gpu.read()
         if waits := restart.not_ready(record.cause, host, gpu, max(sizes, default=0)):
             return Wait(waits)
         if self._completing is not None:

@@ -307,7 +307,9 @@ class Supervision:
             self._begin_stop(now, RunState.FINISHED)
         elif decision.kind is DecisionKind.ASK:
             self._asked = True
-            text = "Auto-resume is off, so nothing is done. Resume goes on from the newest checkpoint."
+            text = "Auto-resume is off, so nothing is done."
+            if self.record.retry is not False:
+                text += " Resume goes on from the newest checkpoint."
             self._journal.change(advice=f"{self.record.advice} {text}".strip())
             self._journal.tell("ask", text, "act")
 

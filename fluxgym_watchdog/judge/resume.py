@@ -67,6 +67,11 @@ def start_points(
     return points
 
 
+def may_be_chosen(checkpoint: Checkpoint) -> bool:
+    """Whether a placed checkpoint can be gone on from if its user says so."""
+    return checkpoint.sound and checkpoint.aside in ("", QUARANTINED, EARLIER)
+
+
 def nothing_left(
     record: RunRecord, checkpoints: Sequence[Checkpoint], final_weights_at: float | None, asked: Asked
 ) -> bool:

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fluxgym_watchdog.fluxgym.runs import SCRIPT_NAMES
+from fluxgym_watchdog.glance import glance
 from fluxgym_watchdog.records import CheckpointKind, RunState
 from fluxgym_watchdog.settings import Settings
 from fluxgym_watchdog.store import FOLDER, Store
@@ -33,6 +35,7 @@ class Feed:
     def __init__(self, run_folder: Path) -> None:
         self.store = Store(run_folder)
         self._kept: dict[str, tuple[Signature, Any]] = {}
+        self._scripts = [run_folder / name for name in SCRIPT_NAMES]
         self._samples = SampleFile(self.store.folder / "samples.csv")
 
     def look(self, settings: Settings, now: float | None = None) -> Seen:
@@ -51,6 +54,9 @@ class Feed:
             log=log,
             log_now=log_now,
         )
+        if self._changed_at_rest(seen):
+            look = self._unless_same(lambda: glance(store.run_folder, settings), *self._scripts, store.run_folder)
+            seen = replace(seen, at_rest=look)
         if seen.state is RunState.FINISHED:
             states = sum(c.size_bytes for c in seen.checkpoints if c.kind is CheckpointKind.STATE)
             files = self._unless_same(lambda: files_bytes(store.run_folder), store.run_folder, folder)
@@ -58,6 +64,16 @@ class Feed:
         if is_stale(seen.state, seen.status, settings, time.time() if now is None else now):
             return replace(seen, stale=True, held=store.is_held())
         return seen
+
+    def _changed_at_rest(self, seen: Seen) -> bool:
+        """Whether the folder itself must tell: the run was never watched, or its script was changed after its end."""
+        if seen.record is None:
+            return not seen.problem
+        ended_at = seen.record.attempt.ended_at if seen.record.attempt else None
+        if seen.state is not RunState.FINISHED or ended_at is None:
+            return False
+        written = [found[2] / 1e9 for path in self._scripts if (found := _signature(path))]
+        return max(written, default=0.0) > ended_at
 
     def _unless_same(self, read: Callable[[], Any], *paths: Path) -> Any:
         signature = tuple(_signature(path) for path in paths)

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fluxgym_watchdog.glance import Glance
+from fluxgym_watchdog.judge import saves
+from fluxgym_watchdog.judge.resume import may_be_chosen
 from fluxgym_watchdog.records import LIVE_STATES, Checkpoint, CheckpointKind, Event, RunRecord, RunState, Status
 from fluxgym_watchdog.settings import Settings
 from fluxgym_watchdog.tab.history import EMPTY, History
@@ -23,7 +26,8 @@ class Seen:
 
     `stale`: it should be watched and has not been looked at for too long; `held`: somebody holds its lock all the same
     (looked up only where it is stale). `log` is what training.log ends with, `log_now` its unfinished last line.
-    `folder_bytes` is the size of the run's folder (looked up only where it has finished).
+    `folder_bytes` is the size of the run's folder (looked up only where it has finished). `at_rest` is a look at the
+    folder of a run that was never watched, or whose train script was changed since it has finished.
     """
 
     name: str
@@ -36,6 +40,7 @@ class Seen:
     log: Sequence[str] = ()
     log_now: str = ""
     folder_bytes: int | None = None
+    at_rest: Glance | None = None
     stale: bool = False
     held: bool = False
 
@@ -61,48 +66,44 @@ class Seen:
 
     @property
     def checkpoints(self) -> Sequence[Checkpoint]:
-        """The checkpoints that the last tick saw."""
+        """The checkpoints that the last tick saw, or a look at the folder of a run that nobody watches."""
+        if self.at_rest is not None:
+            return self.at_rest.checkpoints
         return self.status.checkpoints if self.status else ()
 
     def resumable(self, checkpoint: Checkpoint) -> bool:
         """Whether the training can be sent back to this checkpoint."""
-        quarantined = self.record is not None and checkpoint.stamp in self.record.quarantined
-        return checkpoint.kind is CheckpointKind.STATE and checkpoint.sound and not checkpoint.final and not quarantined
+        return checkpoint.kind is CheckpointKind.STATE and may_be_chosen(checkpoint)
 
     def deletable(self) -> list[Checkpoint]:
-        """The states that nothing needs, the newest first: all of a finished run.
-
-        Else all but the newest that a restart would use. While somebody supervises the run only those older than that
-        one, and not the one that this attempt began from: what is newer may be being written, what it began from read.
-        """
-        states = sorted((c for c in self.checkpoints if c.kind is CheckpointKind.STATE), key=lambda c: -c.saved_at)
+        """The states that may be deleted, the newest first, less those for which that was asked already."""
         asked = {stamp for request in self.requests for stamp in _stamps(request)}
-        states = [c for c in states if c.stamp not in asked]
-        if self.state is RunState.FINISHED:
-            return states
-        kept = next((c for c in states if self.resumable(c) and not c.aside), None)
-        if self.live and kept is None:
-            return []
-        begun = self.record.attempt.resumed_from if self.record and self.record.attempt else None
-        return [
-            c
-            for c in states
-            if c is not kept and not (self.live and (c.stamp == begun or (kept and c.saved_at >= kept.saved_at)))
-        ]
+        return [c for c in saves.deletable(self._record, self.checkpoints) if c.stamp not in asked]
 
     def unneeded(self) -> list[Checkpoint]:
-        """Of those, what can go without a thought: the newest sound one stays as a second way back."""
-        states = self.deletable()
-        spare = next((c for c in states if self.resumable(c) and not c.aside), None)
-        return [c for c in states if self.state is RunState.FINISHED or c is not spare]
+        """Of those, what can go without a thought."""
+        prunable = saves.prunable(self._record, self.checkpoints)
+        return [c for c in self.deletable() if c in prunable]
+
+    @property
+    def _record(self) -> RunRecord:
+        return self.record or RunRecord(self.name)
 
     def may_stop(self) -> bool:
         """Whether Stop would do anything."""
         return self.live and not self.pending("stop")
 
     def may_resume(self) -> bool:
-        """Whether Resume would do anything: the training has not finished, and is over, stuck or unwatched."""
-        return (self.state in _RESUMABLE or (self.stale and not self.held)) and not self.pending("resume")
+        """Whether Resume would do anything: the training has not finished, and is over, stuck or unwatched.
+
+        One that was never watched needs a checkpoint to go on from; one that has finished, a train script that asks for
+        more.
+        """
+        if self.pending("resume"):
+            return False
+        if self.at_rest is not None:
+            return not self.at_rest.finished and any(may_be_chosen(c) for c in self.checkpoints)
+        return self.state in _RESUMABLE or (self.stale and not self.held)
 
 
 def is_stale(state: RunState, status: Status | None, settings: Settings, now: float) -> bool:

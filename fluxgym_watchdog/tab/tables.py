@@ -119,8 +119,6 @@ def _row(checkpoint: Checkpoint, seen: Seen, *, deletable: bool) -> str:
         sound = f"<span class='wd-bad'>no: {escape(checkpoint.reason or 'incomplete')}</span>"
     elif checkpoint.aside:
         sound = f"yes, but {escape(checkpoint.aside)}"
-    elif seen.record is not None and checkpoint.stamp in seen.record.quarantined:
-        sound = "<span class='wd-act'>yes, but set aside: a training failed to go on from it</span>"
     else:
         sound = "<span class='wd-ok'>yes</span>"
     buttons = _resume_button(checkpoint, seen)

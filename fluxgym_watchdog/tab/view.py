@@ -46,7 +46,7 @@ def card(seen: Seen, now: float) -> str:
     """The run at a glance: its state in words and colour, how far it is, when it will be done, what to do."""
     record, status = seen.record, seen.status
     if record is None:
-        text = seen.problem or "Not trained under the watchdog yet. Start it in the Gym tab."
+        text = seen.problem or _never_watched(seen)
         tone = "bad" if seen.problem else "info"
         return _card(seen, now, tone, STATES[RunState.IDLE][0], f"<p class='wd-says'>{escape(text)}</p>")
     label, tone = STATES[seen.state]
@@ -72,6 +72,14 @@ def card(seen: Seen, now: float) -> str:
         body.append(f"<p class='wd-says wd-act'>Next start in <b>{until(waiting_until, now)}</b>.</p>")
     body += [_progress(record, status), _numbers(seen, now), _saves(seen)]
     return _card(seen, now, tone, label, "".join(body))
+
+
+def _never_watched(seen: Seen) -> str:
+    if seen.may_resume():
+        return "Not trained under the watchdog yet. Resume goes on from its newest sound checkpoint."
+    if seen.at_rest is not None and seen.at_rest.finished:
+        return "Not trained under the watchdog. It is finished: its final weights are there."
+    return "Not trained under the watchdog yet. Start it in the Gym tab."
 
 
 def host(seen: Seen) -> str:

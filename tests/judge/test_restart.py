@@ -50,7 +50,7 @@ HOPELESS = Finding(FindingKind.CRASHED, "bad arguments", "bad_arguments", retry=
         (CRASHED, True, DecisionKind.RESTART),
         (CRASHED, False, DecisionKind.ASK),
         (HOPELESS, True, DecisionKind.GIVE_UP),
-        (HOPELESS, False, DecisionKind.GIVE_UP),
+        (HOPELESS, False, DecisionKind.ASK),  # giving up ends what is left of the processes: that is acting
     ],
 )
 def test_what_follows_from_a_finding(finding: Finding, auto_resume: bool, kind: DecisionKind) -> None:
@@ -193,3 +193,32 @@ def test_a_restart_waits_for_what_ended_the_last_attempt(
 def test_there_must_be_room_for_the_next_saves() -> None:
     assert not_ready("disk_full", host(disk_free=2 * 10**9), SEEN, state_bytes=10**9)
     assert not not_ready("disk_full", host(disk_free=3 * 10**9), SEEN, state_bytes=10**9)
+
+
+# scripts that are not understood, versions that need help, ends that lack a file
+
+
+@pytest.mark.parametrize(("finding", "kind"), [(STALLED, DecisionKind.ASK), (CRASHED, DecisionKind.GIVE_UP)])
+def test_a_run_that_cannot_be_resumed_is_never_started_again(finding: Finding, kind: DecisionKind) -> None:
+    run = record(unresumable="train.sh is not understood: line 3: …")
+    decision = decide(run, finding, SETTINGS, 0)
+    assert decision.kind is kind
+    assert "train.sh is not understood: line 3" in decision.text
+    assert decide(replace(run, auto_resume=False), finding, SETTINGS, 0).kind is DecisionKind.ASK
+
+
+def test_a_cure_is_tried_once_before_a_state_is_blamed() -> None:
+    attempts = (attempt(1), resumed(2))
+    uncured = replace(CRASHED, cause="state_unloadable", cure="A=1")
+    first = decide(record(attempts=attempts), uncured, SETTINGS, 0)
+    assert (first.kind, first.cure, first.quarantine) == (DecisionKind.RESTART, "A=1", ())
+    second = decide(record(attempts=attempts, cures=("A=1",)), uncured, SETTINGS, 0)
+    assert (second.kind, second.cure, second.quarantine) == (DecisionKind.RESTART, "", (STAMP,))
+
+
+@pytest.mark.parametrize("finding", [CRASHED, HOPELESS])
+@pytest.mark.parametrize("restarts", [0, 99])
+def test_what_lacks_only_a_file_is_completed_whatever_its_budget(finding: Finding, restarts: int) -> None:
+    assert decide(record(restarts=restarts), finding, SETTINGS, 0, all_trained=True).kind is DecisionKind.COMPLETE
+    observed = record(restarts=restarts, auto_resume=False)
+    assert decide(observed, finding, SETTINGS, 0, all_trained=True).kind is DecisionKind.ASK

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 from fluxgym_watchdog.fluxgym.runs import find_runs
-from fluxgym_watchdog.records import Event, FindingKind, Phase, RunRecord, RunState, Sample, Status
+from fluxgym_watchdog.glance import Glance
+from fluxgym_watchdog.judge.resume import NOTHING_LEFT, QUARANTINED
+from fluxgym_watchdog.records import Event, FindingKind, Phase, RunRecord, RunState, Sample, Saves, Status
 from fluxgym_watchdog.settings import Settings
 from fluxgym_watchdog.store import Store
 from fluxgym_watchdog.tab import tables, view, words
@@ -199,11 +201,37 @@ def test_only_a_sound_state_of_a_stopped_run_can_be_gone_back_to(make_seen: Call
     assert "no: optimizer.bin is cut off" in stopped
 
 
-def test_a_quarantined_state_is_not_offered(make_seen: Callable[..., Seen], make_status: Callable[..., Status]) -> None:
-    stamp = make_status().checkpoints[0].stamp
-    html = tables.checkpoints(make_seen({"state": RunState.STOPPED, "quarantined": (stamp,)}))
+def test_a_quarantined_state_says_so_and_is_its_owner_s_to_choose(
+    make_seen: Callable[..., Seen], make_status: Callable[..., Status]
+) -> None:
+    bad, *rest = make_status().checkpoints
+    found = (replace(bad, aside=QUARANTINED), *(replace(c, aside=NOTHING_LEFT) for c in rest))
+    html = tables.checkpoints(make_seen({"state": RunState.STOPPED}, {"checkpoints": found}))
     assert html.count("data-act='resume'") == 1
-    assert "set aside" in html
+    assert "yes, but set aside" in html
+    assert "nothing is left to train" in html
+
+
+def test_a_run_that_was_never_watched_can_go_on_from_what_it_has(make_status: Callable[..., Status]) -> None:
+    found = make_status().checkpoints
+    look = Glance(RunRecord("old"), False, None, found, Saves(), finished=False)
+    old = Seen("old", at_rest=look)
+    assert old.may_resume()
+    assert "Resume goes on from its newest sound checkpoint" in view.card(old, NOW)
+    assert tables.checkpoints(old).count("data-act='resume'") == 2
+    finished = Seen("old", at_rest=replace(look, finished=True))
+    assert not finished.may_resume()
+    assert "It is finished" in view.card(finished, NOW)
+    assert not Seen("old", at_rest=replace(look, checkpoints=())).may_resume()
+
+
+def test_a_finished_run_can_go_on_when_its_script_asks_for_more(
+    make_seen: Callable[..., Seen], make_status: Callable[..., Status]
+) -> None:
+    done = make_seen({"state": RunState.FINISHED})
+    assert not done.may_resume()
+    look = Glance(RunRecord("x"), True, None, make_status().checkpoints, Saves(), finished=False)
+    assert replace(done, at_rest=look).may_resume()
 
 
 def test_the_log_shows_the_newest_drawing_of_each_bar(tmp_path: Path) -> None:

@@ -110,6 +110,21 @@ def test_and_from_its_weights_where_it_has_no_state(training: Training) -> None:
     assert "from the weights of epoch 2" in training.events("started")[0]
 
 
+def test_asking_in_the_tab_is_enough(short_training: Training, watchdogs: Watchdogs) -> None:
+    short_training.lay_out("--save_state")
+    killed = short_training.plain(DEMO_FAULTS="crash@60")
+    assert killed.ends() != 0
+    watchdog = watchdogs()
+    short_training.store.request("resume")
+    tick_until(watchdog, lambda: short_training.state is RunState.FINISHED, "the end")
+    assert short_training.lineage == list(range(1, 81))
+    asked_for(short_training, 3)
+    short_training.store.request("resume")
+    tick_until(watchdog, lambda: len(short_training.record.attempts) == 2, "the second attempt")
+    tick_until(watchdog, lambda: short_training.state is RunState.FINISHED, "the later end")
+    assert short_training.lineage == list(range(1, 121))
+
+
 def test_a_never_watched_run_is_never_begun_anew_by_resuming_it(short_training: Training) -> None:
     killed = short_training.plain(DEMO_FAULTS="crash@10")
     assert killed.ends() != 0

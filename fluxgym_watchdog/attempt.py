@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 from fluxgym_watchdog.act.launch import LOG_NAME, read_exit_code
@@ -46,6 +45,8 @@ class AttemptWatch:
 
     def look(self, now: float, clock: float, record: RunRecord, settings: Settings) -> tuple[Snapshot, Finding]:
         """Looks once, at monotonic time `now` which is `clock` on the wall, and judges."""
+        if record.attempt is not None and self._attempt is not None and record.attempt.number == self._attempt.number:
+            self._attempt = record.attempt  # where it began may have become known
         self.snapshot = snapshot = self._observer.look(now, clock, settings.check_interval)
         if self._pulse is None:
             self._pulse = progress.begin(snapshot, record.learned)
@@ -78,11 +79,6 @@ class AttemptWatch:
     @property
     def _files_since(self) -> float:
         return (self._attempt.files_since or self._attempt.started_at) if self._attempt else 0.0
-
-    def begins_at(self, step: int) -> None:
-        """The attempt began at this step of the run: known only once the trainer said how long an epoch is."""
-        if self._attempt is not None:
-            self._attempt = replace(self._attempt, first_step=step, counted_from=step)
 
     @property
     def step(self) -> int:

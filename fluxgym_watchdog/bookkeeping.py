@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fluxgym_watchdog import starting
 from fluxgym_watchdog.act import prune
 from fluxgym_watchdog.attempt import AttemptWatch
+from fluxgym_watchdog.given import Given, estimated, informed, usual_pace_s
 from fluxgym_watchdog.journal import Journal
 from fluxgym_watchdog.judge import resume, saves
 from fluxgym_watchdog.observe.background import Background
@@ -28,7 +28,6 @@ from fluxgym_watchdog.records import (
     StartPoint,
 )
 from fluxgym_watchdog.settings import Settings
-from fluxgym_watchdog.starting import Given
 
 PACES_TO_TRUST = 8
 """The first steps are the slow ones: before so many were seen, how long one takes is what earlier runs have told."""
@@ -44,11 +43,11 @@ class Books:
         journal: Journal,
         given: Given,
         checkpoints: CheckpointReader,
-        settings: Settings,
     ) -> None:
         self._run_folder, self._cwd, self._journal, self._given = run_folder, cwd, journal, given
-        self._checkpoints, self._settings = checkpoints, settings
+        self._checkpoints = checkpoints
         self._versions: Background[dict[str, str]] | None = None
+        self._clearing = Background(lambda: prune.clear(given.output_dir), name="deleting")
         self._placed: tuple[tuple[Checkpoint, ...], RunRecord, tuple[Checkpoint, ...]] | None = None
 
     def place(self, found: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:
@@ -65,12 +64,13 @@ class Books:
         if self._journal.record.attempt is None:
             return
         if snapshot.log is not None and snapshot.log.steps_per_epoch:
-            self._learn_length(snapshot, watch, self._journal.record.attempt, snapshot.log.steps_per_epoch)
+            self._learn_length(snapshot, self._journal.record.attempt, snapshot.log.steps_per_epoch)
         self._learn_python(snapshot)
-        if new := tuple(watch.new_checkpoints()):
+        known = {line.stamp for line in self._journal.record.ledger}  # a supervisor before this one may have seen them
+        if new := tuple(c for c in watch.new_checkpoints() if c.stamp not in known):
             self._enter(new, snapshot.checkpoints)
 
-    def _learn_length(self, snapshot: Snapshot, watch: AttemptWatch, attempt: Attempt, per_epoch: int) -> None:
+    def _learn_length(self, snapshot: Snapshot, attempt: Attempt, per_epoch: int) -> None:
         record, seen = self._journal.record, snapshot.log
         total = seen.total_steps if seen else None
         known = record.steps_per_epoch
@@ -87,7 +87,6 @@ class Books:
         if attempt.epochs_before and attempt.counted_from != attempt.epochs_before * per_epoch:
             begun = attempt.epochs_before * per_epoch
             self._journal.change_attempt(counted_from=begun, first_step=begun)
-            watch.begins_at(begun)
 
     def _learn_python(self, snapshot: Snapshot) -> None:
         """Which Python trains, and whether its versions can load the states that they save: before that is needed."""
@@ -131,11 +130,11 @@ class Books:
         if furthest > self._journal.record.furthest_step:
             self._journal.change(furthest_step=furthest, restarts=0)
 
-    def foresee(self, snapshot: Snapshot, found: Sequence[Checkpoint], step: int) -> Saves:
-        """What hangs on the next saves of a run that stands at `step`; warns of it where something is wrong."""
+    def foresee(self, snapshot: Snapshot, found: Sequence[Checkpoint], step: int, settings: Settings) -> Saves:
+        """What hangs on the next saves of a run that stands at `step`."""
         paces_s = self._journal.paces_s
         pace_s = self._journal.pace_s if len(paces_s) >= PACES_TO_TRUST else self._journal.record.pace_s
-        return self._foresee(self._journal.record, step, found, snapshot.host, pace_s)
+        return saves.foresee(self._journal.record, self._given.asked, step, found, snapshot.host, settings, pace_s)
 
     def warn(self, seen: Saves) -> None:
         """Says what is wrong with the next saves, each once an attempt."""
@@ -149,7 +148,7 @@ class Books:
 
     # before it starts
 
-    def say_before(self, point: StartPoint) -> None:
+    def say_before(self, point: StartPoint, settings: Settings) -> None:
         """What its owner should know before an attempt begins; takes the closer saves that the settings ask for."""
         given, record = self._given, self._journal.record
         if record.unresumable:
@@ -161,11 +160,17 @@ class Books:
         if lost := {option: path for option, path in given.missing.items() if option not in given.places}:
             named = ", ".join(f"{option} {path}" for option, path in lost.items())
             self._journal.tell("paths", f"The train script names what is not on this machine: {named}.", "act")
+        if given.no_images:
+            named = ", ".join(given.no_images)
+            self._journal.tell("paths", f"{given.dataset} names folders that are not on this machine: {named}.", "act")
+        if point.renumbered:
+            text = "Epochs count from 1 again in this attempt, and so do the names of what it saves: older files of the"
+            self._journal.tell("renumbered", f"{text} same names are written over.", "act")
         found = self.place(self._checkpoints.read() if point.checkpoint else ())
-        seen = self._before(point.first_step, found, read_host(self._run_folder))
-        if seen.offer and self._settings.closer_saves:
+        seen = self._before(point.first_step, found, read_host(self._given.output_dir), settings)
+        if seen.offer and settings.closer_saves:
             chosen = saves.options_of(seen.offer)
-            self._journal.change(closer_saves=True, save_options=chosen)
+            self._journal.change(save_options=chosen)
             text = f"{saves.offer_in_words(seen)}: done, as the setting closer_saves says ({' '.join(chosen)})."
             self._journal.tell("saves", text)
             seen = replace(seen, offer=None)
@@ -173,29 +178,32 @@ class Books:
 
     def leave_behind(self, point: StartPoint) -> None:
         """Sets aside what lies ahead of where the user went back to, or the next crash would jump there again."""
-        ahead = starting.ahead_of(point, self.place(self._checkpoints.read()))
+        ahead = resume.ahead_of(point, self.place(self._checkpoints.read()))
         kept = [stamp for stamp in self._journal.record.quarantined if stamp != point.checkpoint]
         self._journal.change(quarantined=(*kept, *ahead), furthest_step=point.first_step)
 
     # at the user's word
 
-    def answer_offer(self, closer: bool, step: int) -> None:
+    def answer_offer(self, closer: bool, step: int, settings: Settings) -> None:
         """Takes the user's answer to an offer of closer saves; it holds from the next attempt on."""
+        if not closer:
+            self._journal.change(closer_saves=False, save_options=())
+            self._journal.tell("saves", "Saves come as the train script says.")
+            return
         offer = self._journal.record.offered
         if offer is None:
-            offer = self._before(step, self.place(self._checkpoints.read()), None).offer
-        chosen = saves.options_of(offer) if closer and offer else ()
-        self._journal.change(closer_saves=closer, save_options=chosen)
-        text = "Saves come as the train script says."
-        if closer:
-            text = "No closer saves can be offered now."
-        if chosen:
-            text = f"Saves will come closer from the next start on: {' '.join(chosen)}."
-        self._journal.tell("saves", text)
+            offer = self._before(step, self.place(self._checkpoints.read()), None, settings).offer
+        if offer is None:
+            text = "No closer saves can be offered, or how long a step takes is not known yet. Nothing was changed."
+            self._journal.tell("saves", text, "act")
+            return
+        chosen = saves.options_of(offer)
+        self._journal.change(closer_saves=True, save_options=chosen)
+        self._journal.tell("saves", f"Saves will come closer from the next start on: {' '.join(chosen)}.")
 
     def delete(self, stamps: Sequence[str]) -> None:
         """Deletes the states with these stamps; tells what was deleted, and what was not and why."""
-        prune.clear_leftovers(self._given.output_dir)
+        self._journal.change(**informed(self._journal.record, self._given, self._checkpoints))
         found = {c.stamp: c for c in self.place(self._checkpoints.read())}
         may_go = saves.deletable(self._journal.record, tuple(found.values()))
         for stamp in dict.fromkeys(stamps):
@@ -207,11 +215,21 @@ class Books:
                 self._journal.tell("delete", f"{name} was not deleted: this run may go on from it.", "act")
             else:
                 self._delete(checkpoint)
+        self.clear_leftovers()
+
+    def clear_leftovers(self) -> None:
+        """Frees the space of deleted states, in the background."""
+        if prune.doomed(self._given.output_dir):
+            self._clearing.ask()
+
+    def wait_for_deletions(self, limit_s: float) -> None:
+        """For a process that ends: returns when nothing is being deleted any more, or after so long."""
+        self._clearing.answer(limit_s)
 
     def _delete(self, checkpoint: Checkpoint) -> None:
         size = saves.in_bytes(checkpoint.size_bytes)
         try:
-            prune.delete_state(self._given.output_dir, checkpoint)
+            prune.doom(self._given.output_dir, checkpoint)
         except (prune.CannotDelete, OSError) as error:
             self._journal.tell("delete", f"{checkpoint.name} was not deleted: {error}", "bad")
         else:
@@ -219,13 +237,10 @@ class Books:
 
     # small parts
 
-    def _before(self, step: int, found: Sequence[Checkpoint], host: Host | None) -> Saves:
+    def _before(self, step: int, found: Sequence[Checkpoint], host: Host | None, settings: Settings) -> Saves:
         """What will hang on the saves of an attempt that has not begun, by what other trainings have told."""
-        record = self._journal.record
-        pace_s = starting.usual_pace_s(record, self._run_folder)
-        return self._foresee(starting.estimated(record, self._given), step, found, host, pace_s)
-
-    def _foresee(
-        self, record: RunRecord, step: int, found: Sequence[Checkpoint], host: Host | None, pace_s: float | None
-    ) -> Saves:
-        return saves.foresee(record, self._given.asked, step, found, host, self._settings, pace_s)
+        record = estimated(self._journal.record, self._given)
+        pace_s = usual_pace_s(record, self._run_folder)
+        if record.closer_saves is not False:  # a choice that was made is looked at anew, not taken for the script's
+            record = replace(record, closer_saves=None)
+        return saves.foresee(record, self._given.asked, step, found, host, settings, pace_s)

@@ -219,7 +219,7 @@ def _take_requests(run_folder: Path) -> None:
     """Answers the requests that wait for a run, unless another process supervises it."""
     watchdog = Watchdog(run_folder.parent, settings_of(run_folder), all_runs=False)
     try:
-        watchdog.take_requests(run_folder)
+        watchdog.take_requests(run_folder, cli_shows.QUIET_REQUESTS)
     except Held:
         pass  # its holder takes them
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import sys
 import time
@@ -21,6 +22,9 @@ from fluxgym_watchdog.settings import Settings, load
 from fluxgym_watchdog.store import Store, plain
 
 ASK_AGAIN_S = 0.3
+ANSWER_LIMIT_S = 120.0
+QUIET_REQUESTS = frozenset({"saves", "delete"})
+"""What can be answered without starting or stopping anything."""
 
 
 def list_runs(options: argparse.Namespace) -> int:
@@ -181,7 +185,9 @@ def _confirmed(question: str) -> bool:
 
 def _wait_for_answer(options: argparse.Namespace, folder: Path) -> None:
     """Waits until the request is taken: by whoever supervises the run, or by this process if nobody does."""
-    store = Store(folder)
-    while store.pending_requests():
+    store, deadline = Store(folder), time.monotonic() + ANSWER_LIMIT_S
+    while any(request["kind"] in QUIET_REQUESTS for request in store.pending_requests()):
+        if time.monotonic() > deadline:
+            raise OSError(errno.ETIMEDOUT, "its supervisor has not answered; does FluxGym hang?", str(folder))
         options.take_requests(folder)
         time.sleep(ASK_AGAIN_S)

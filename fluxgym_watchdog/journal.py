@@ -197,6 +197,10 @@ class Journal:
         )
         self._status_written = self._write(lambda: self._store.write_status(seen))
 
+    def checkpoints(self, found: tuple[Checkpoint, ...]) -> None:
+        """Writes which checkpoints are there now, for whoever looks at a run that is not looked at any more."""
+        self._write(lambda: self._store.write_checkpoints(found))
+
     def _catch_up(self) -> None:
         """Writes what could not be written before, and says so when all of it is."""
         if not self._record_written:

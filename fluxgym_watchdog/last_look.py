@@ -49,9 +49,13 @@ class LastLook:
         """
         write_over(self._status, self._folder, json.dumps(plain(replace(status, checkpoints=()))).encode())
         if status.checkpoints != self._written or not self._checkpoints.exists():
-            listed = {checkpoint.name: plain(checkpoint) for checkpoint in status.checkpoints}
-            replace_file(self._checkpoints, self._folder, json.dumps(listed))
-            self._written = status.checkpoints
+            self.write_checkpoints(status.checkpoints)
+
+    def write_checkpoints(self, checkpoints: tuple[Checkpoint, ...]) -> None:
+        """Replaces checkpoints.json alone. Raises OSError."""
+        listed = {checkpoint.name: plain(checkpoint) for checkpoint in checkpoints}
+        replace_file(self._checkpoints, self._folder, json.dumps(listed))
+        self._written = checkpoints
 
     def _read_checkpoints(self) -> tuple[Checkpoint, ...]:
         try:

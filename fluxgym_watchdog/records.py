@@ -183,7 +183,7 @@ class Checkpoint:
     `saved_at` is the time of the commit marker (random_states_0.pkl) or of the weights file. `sound` is what the
     soundness test says, `reason` why not.
 
-    What needs the run's record is filled in by `judge.restart.placed`: `step` is the optimizer step that it holds,
+    What needs the run's record is filled in by `judge.resume.placed`: `step` is the optimizer step that it holds,
     counted over the whole run (None: it cannot be told); `aside` says why a sound one is not gone on from by itself
     (set aside after a failure, of an earlier training, ...), '' where it is.
     """

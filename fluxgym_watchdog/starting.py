@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,15 +12,14 @@ import psutil
 
 from fluxgym_watchdog.act import launch, options
 from fluxgym_watchdog.act.complete import CannotComplete, complete, describe
-from fluxgym_watchdog.act.script import Script, with_options
+from fluxgym_watchdog.act.script import with_options
+from fluxgym_watchdog.given import Given
 from fluxgym_watchdog.judge import restart, resume
 from fluxgym_watchdog.observe.background import Background
 from fluxgym_watchdog.observe.checkpoints import CheckpointReader
-from fluxgym_watchdog.observe.dataset import count_images
 from fluxgym_watchdog.observe.environment import LIMIT_S, python_behind, versions
 from fluxgym_watchdog.observe.gpu import GpuReader
 from fluxgym_watchdog.observe.machine import boot_id, read_host
-from fluxgym_watchdog.observe.paths import OUTPUT, missing_paths, relocated
 from fluxgym_watchdog.observe.processes import find
 from fluxgym_watchdog.records import (
     Asked,
@@ -33,41 +31,6 @@ from fluxgym_watchdog.records import (
     StartPoint,
 )
 from fluxgym_watchdog.settings import Settings
-from fluxgym_watchdog.store import Store
-
-NEIGHBOURS = 5
-"""So many of the newest other runs are asked how long a step takes on this machine."""
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """What is started: a run's train script and what it says. `script` is None where it is not understood.
-
-    `content` is the script's bytes. `missing` are its paths that are not on this machine, `places` where they lie now.
-    """
-
-    content: bytes
-    script: Script | None
-    asked: Asked
-    output_dir: Path
-    output_name: str
-    missing: Mapping[str, str]
-    places: Mapping[str, str]
-
-
-def given(content: bytes, script: Script | None, cwd: Path, run_folder: Path) -> Given:
-    """What a script says, its paths looked up on this machine."""
-    if script is None:
-        return Given(content, None, Asked(), run_folder, run_folder.name, {}, {})
-    missing = missing_paths(options.named_paths(script), cwd)
-    places = relocated(missing, cwd, run_folder)
-    moved = OUTPUT in places
-    output_dir = run_folder if moved else options.output_dir(script, cwd, run_folder)
-    name = options.output_name(script, run_folder)
-    return Given(content, script, options.asked(script), output_dir, name, missing, places)
-
-
-# getting ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +72,13 @@ class Start:
         what: Given,
         checkpoints: CheckpointReader,
         gpu: GpuReader,
-        settings: Settings,
     ) -> None:
-        self._run_folder, self._cwd, self._given, self._settings = run_folder, cwd, what, settings
+        self._run_folder, self._cwd, self._given = run_folder, cwd, what
         self._checkpoints, self._gpu = checkpoints, gpu
         self._completing: tuple[Path, Path, Background[str]] | None = None
         self._versions: Background[dict[str, str]] | None = None
 
-    def advance(self, record: RunRecord) -> Wait | Refuse | Finish | Go:
+    def advance(self, record: RunRecord, settings: Settings) -> Wait | Refuse | Finish | Go:
         """Does the next step for a run with that record (see `informed`)."""
         found, asked, chosen = self._checkpoints.read(), self._given.asked, record.chosen_next
         sizes = [c.size_bytes for c in found if c.kind is CheckpointKind.STATE]
@@ -134,7 +96,7 @@ class Start:
             if whole := resume.to_complete(record, found, final_at, asked):
                 self._completing = self._complete(record, whole)
                 return Wait(f"making the final weights from {whole.name}")
-        points = resume.start_points(record, found, self._given.output_dir, self._settings, asked, chosen)
+        points = resume.start_points(record, found, self._given.output_dir, settings, asked, chosen)
         if not points:
             what = f"{chosen} cannot be resumed from" if chosen else "there is no sound checkpoint to go on from"
             return Refuse(what)
@@ -153,15 +115,16 @@ class Start:
         told = self._checkpoints.trained().metadata or _told_by_script(what.asked)
         steps, epoch = whole.step or record.total_steps or 0, whole.epoch or 0
         metadata = describe(told, name=what.output_name, steps=steps, epoch=epoch)
-        making = Background(lambda: _made(state, target, what.asked.save_precision, metadata))
+        making = Background(lambda: _made(state, target, what.asked.save_precision, metadata), name="completing")
         making.ask()
         return state, target, making
 
     def _completed(self, state: Path, target: Path, making: Background[str]) -> Wait | Refuse | Finish:
         problem = making.answer()
-        if problem is None:
+        if making.is_open:
             return Wait(f"making the final weights from {state.name}")
-        if problem:
+        if problem is None or problem:
+            problem = problem or "this process cannot start another thread"
             return Refuse(f"all steps are made and in {state.name}, but {target.name} could not be made: {problem}")
         return Finish(
             f"All steps were made, but the training ended before it wrote {target.name}: made it from {state.name}."
@@ -173,54 +136,11 @@ class Start:
             python = record.interpreter if Path(record.interpreter).exists() else ""
             if not python and self._given.script is not None:
                 python = python_behind(self._given.script.words[0].text, os.environ, self._cwd)
-            self._versions = Background(lambda: versions(python, os.environ, self._cwd))
+            self._versions = Background(lambda: versions(python, os.environ, self._cwd), name="versions")
             self._versions.ask()
-        answer = self._versions.answer()
-        if answer is None and self._versions.waiting_s > LIMIT_S:
-            return {}
-        return answer
-
-
-def informed(record: RunRecord, what: Given, checkpoints: CheckpointReader) -> dict[str, int | None]:
-    """What is known of a run's length before its trainer says so: by its weights, and by what its script asks now."""
-    per_epoch, accumulation = record.steps_per_epoch, record.accumulation
-    if per_epoch is None:
-        told = checkpoints.trained()
-        per_epoch, accumulation = told.steps_per_epoch, accumulation or told.accumulation
-    total = what.asked.total_steps(per_epoch) or record.total_steps
-    return {"steps_per_epoch": per_epoch, "accumulation": accumulation, "total_steps": total}
-
-
-def estimated(record: RunRecord, what: Given) -> RunRecord:
-    """The record with an epoch's length estimated from the dataset, where neither trainer nor weights have told it."""
-    config = what.script.option("--dataset_config") if what.script else None
-    if record.steps_per_epoch is not None or not config:
-        return record
-    _, batches = count_images(Path(what.places.get("--dataset_config", config)))
-    per_epoch = math.ceil(batches / what.asked.accumulation) or None
-    return replace(record, steps_per_epoch=per_epoch, total_steps=what.asked.total_steps(per_epoch))
-
-
-def usual_pace_s(record: RunRecord, run_folder: Path) -> float | None:
-    """How long a step takes: in this run before, else in the newest other run on this machine that knows."""
-    if record.pace_s:
-        return record.pace_s
-    others = []
-    for path in run_folder.parent.glob("*/.watchdog/run.json"):
-        try:
-            others.append((path.stat().st_mtime, path.parent.parent))
-        except OSError:
-            continue
-    for _, folder in sorted(others, reverse=True)[:NEIGHBOURS]:
-        found, _ = Store(folder).read_record()
-        if found is not None and found.pace_s:
-            return found.pace_s
-    return None
-
-
-def ahead_of(point: StartPoint, checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
-    """The stamps of the placed checkpoints that hold a later step than a starting point."""
-    return tuple(c.stamp for c in checkpoints if (c.step or 0) > point.first_step)
+        if self._versions.is_open and self._versions.waiting_s < 2 * LIMIT_S:
+            return None
+        return self._versions.answer() or {}
 
 
 def begins_anew(trainer: ProcessId) -> bool:
@@ -275,8 +195,8 @@ def _made(state: Path, target: Path, precision: str, metadata: Mapping[str, str]
         complete(state, target, precision, metadata)
     except (CannotComplete, OSError) as error:
         return str(error)
-    except ImportError as error:
-        return f"numpy cannot be imported ({error})"
+    except (ImportError, MemoryError) as error:
+        return f"{type(error).__name__}: {error}"
     return ""
 
 

@@ -20,7 +20,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,7 +28,7 @@ from fluxgym_watchdog import samples as sample_lines
 from fluxgym_watchdog.files import last_lines, locked, replace_file, set_aside, text_of, writing
 from fluxgym_watchdog.last_look import LastLook
 from fluxgym_watchdog.recordjson import decode, plain
-from fluxgym_watchdog.records import SCHEMA_VERSION, Event, RunRecord, Sample, Status
+from fluxgym_watchdog.records import SCHEMA_VERSION, Checkpoint, Event, RunRecord, Sample, Status
 
 __all__ = ["FOLDER", "Held", "Store", "plain"]
 
@@ -93,6 +93,10 @@ class Store:
         """What the last tick saw; None where nothing readable is there."""
         return self._last_look.read()
 
+    def write_checkpoints(self, checkpoints: tuple[Checkpoint, ...]) -> None:
+        """Writes the checkpoints that are there now, the rest of the last look as it was. Raises OSError."""
+        self._last_look.write_checkpoints(checkpoints)
+
     def write_status(self, status: Status) -> None:
         """Writes what this tick saw. Raises OSError."""
         self._last_look.write(status)
@@ -155,10 +159,12 @@ class Store:
         """The requests not yet taken, oldest first."""
         return [found for _, found in self._requests()]
 
-    def take_requests(self) -> list[Mapping[str, Any]]:
-        """Takes all requests, oldest first. Only the holder of the lock may call this."""
+    def take_requests(self, kinds: Collection[str] | None = None) -> list[Mapping[str, Any]]:
+        """Takes all requests, or those of some kinds, oldest first. Only the holder of the lock may call this."""
         taken = []
         for path, found in self._requests():
+            if kinds is not None and found["kind"] not in kinds:
+                continue
             with contextlib.suppress(OSError):
                 path.unlink()
                 taken.append(found)

@@ -6,7 +6,7 @@ import errno
 import random
 import subprocess
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from fluxgym_watchdog.act.script import NotUnderstood, ScriptError
 from fluxgym_watchdog.act.stop import Stop, StopPhase
 from fluxgym_watchdog.attempt import AttemptWatch
 from fluxgym_watchdog.bookkeeping import Books
+from fluxgym_watchdog.given import Given, given, informed
 from fluxgym_watchdog.journal import Journal
 from fluxgym_watchdog.judge import restart, resume
 from fluxgym_watchdog.judge.lifecycle import move
@@ -43,7 +44,7 @@ from fluxgym_watchdog.records import (
     Snapshot,
 )
 from fluxgym_watchdog.settings import Settings
-from fluxgym_watchdog.starting import Finish, Given, Go, Refuse, Start, Wait
+from fluxgym_watchdog.starting import Finish, Go, Refuse, Start, Wait
 from fluxgym_watchdog.store import FOLDER, Store
 
 QUICK_TICK_S = 0.3
@@ -86,7 +87,8 @@ class Supervision:
         if self.record.name != self.run_folder.resolve().name:
             self._forget_origin()
         self._checkpoints = CheckpointReader(self._given.output_dir, self._given.output_name)
-        self.books = Books(self.run_folder, cwd, self._journal, self._given, self._checkpoints, settings)
+        self.books = Books(self.run_folder, cwd, self._journal, self._given, self._checkpoints)
+        self.books.clear_leftovers()
         self._watch = self._watch_attempt(ProcessReader())
         self._stop: Stop | None = None
         self._start: Start | None = None
@@ -102,15 +104,15 @@ class Supervision:
         try:
             content = script.read_bytes()
             read = train_script.read(content, batch=script.suffix == ".bat")
-            found = starting.given(content, read, self.cwd, self.run_folder)
+            found = given(content, read, self.cwd, self.run_folder)
             _refuse_foreign_folder(script, found.output_dir, self.run_folder)
         except NotUnderstood as error:
             unresumable = f"{script.name} is not understood: {error}"
-            return starting.given(content, None, self.cwd, self.run_folder), "", unresumable
+            return given(content, None, self.cwd, self.run_folder), "", unresumable
         except (ScriptError, OSError) as error:
             if strict:
                 raise
-            nothing = starting.given(content, None, self.cwd, self.run_folder)
+            nothing = given(content, None, self.cwd, self.run_folder)
             return nothing, f"the train script cannot be used: {error}", ""
         return found, "", ""
 
@@ -118,11 +120,6 @@ class Supervision:
     def record(self) -> RunRecord:
         """The run's record as it stands."""
         return self._journal.record
-
-    @property
-    def step(self) -> int:
-        """The step of the run, over all attempts, that it has reached."""
-        return self._watch.step
 
     @property
     def done(self) -> bool:
@@ -140,6 +137,8 @@ class Supervision:
     def begin(self, now: float) -> None:
         """Starts the training from nothing, as FluxGym's Start does."""
         none_yet = {"steps_per_epoch": None, "total_steps": None, "accumulation": None, "offered": None}
+        if self.record.closer_saves is None:  # not chosen for this run: what the settings ask for is asked anew
+            self._journal.change(save_options=())
         nothing = {"learned": {}, "quarantined": (), "ledger": (), "furthest_step": 0}
         self._journal.change(fresh_next=True, chosen_next=None, **none_yet, **nothing)
         self._start_soon(now)
@@ -212,8 +211,8 @@ class Supervision:
 
     def _show(self) -> None:
         watch, seen = self._watch, self._watch.snapshot
-        found = self.books.place(seen.checkpoints) if seen else ()
-        saves = self.books.foresee(seen, found, watch.step) if seen else None
+        found = self.books.place(seen.checkpoints if seen else self._checkpoints.read())
+        saves = self.books.foresee(seen, found, watch.step, self.settings) if seen else None
         if saves is not None and self.record.state in (RunState.TRAINING, RunState.SUSPECT):
             self.books.warn(saves)
         self._journal.status(seen, watch.finding, watch.step, watch.silence_s, self.problem, found, saves)
@@ -332,7 +331,7 @@ class Supervision:
         if state in (RunState.STARTING, RunState.TRAINING, RunState.SUSPECT):
             self._journal.tell("request", f"Resume was asked for, but the run is {state.value}: stop it first.")
             return
-        self._journal.change(**starting.informed(self.record, self._given, self._checkpoints))
+        self._journal.change(**informed(self.record, self._given, self._checkpoints))
         found, final_at = self._checkpoints.read(), self._checkpoints.final_weights_at()
         if chosen is None and resume.nothing_left(self.record, found, final_at, self._given.asked):
             self._journal.tell("request", "Resume was asked for, but the run is finished: nothing is left to train.")
@@ -356,6 +355,20 @@ class Supervision:
                 self._journal.change(stopping_for=RunState.STOPPED)
             elif self.record.state is RunState.WAITING:
                 self._settle(RunState.STOPPED)
+
+    def answer_offer(self, closer: bool) -> None:
+        """Takes the user's answer to an offer of closer saves."""
+        self.books.answer_offer(closer, self._watch.step, self.settings)
+
+    def delete(self, stamps: Sequence[str]) -> None:
+        """Deletes the states with these stamps, unless something trains here that nobody supervises."""
+        trainers = self.strangers() + self._marked() if self.done else []
+        if trainers:
+            text = f"Nothing was deleted: a training that is not watched (pid {trainers[0].pid}) may be writing states."
+            self._journal.tell("delete", text, "act")
+            return
+        self.books.delete(stamps)
+        self._journal.checkpoints(self.books.place(self._checkpoints.read()))
 
     def degrade(self, problem: str) -> None:
         """Shows a failure of the watchdog itself, or with '' that it is over."""
@@ -450,11 +463,11 @@ class Supervision:
             self._give_up_starting(self._script_problem or f"it cannot be resumed: {self.record.unresumable}")
             return
         if not self.record.fresh_next:
-            self._journal.change(**starting.informed(self.record, self._given, self._checkpoints))
+            self._journal.change(**informed(self.record, self._given, self._checkpoints))
         if self._start is None:
             checkpoints, gpu = self._checkpoints, self._gpu
-            self._start = Start(self.run_folder, self.cwd, self._given, checkpoints, gpu, self.settings)
-        step = self._start.advance(self.record)
+            self._start = Start(self.run_folder, self.cwd, self._given, checkpoints, gpu)
+        step = self._start.advance(self.record, self.settings)
         if isinstance(step, Wait):
             if step.text and not self._waits:
                 self._journal.tell("waiting", f"{step.text[0].upper()}{step.text[1:]}.", "act")
@@ -478,7 +491,8 @@ class Supervision:
         fresh, before, point = self.record.fresh_next, self.record.attempt, go.point
         if self.record.chosen_next:
             self.books.leave_behind(point)
-        self.books.say_before(point)
+        self._journal.new_attempt()
+        self.books.say_before(point, self.settings)
         self.books.heed(go.versions)
         attempt = starting.planned(self.record, point, self.run_folder, self._clock(), fresh=fresh)
         self._move(
@@ -500,7 +514,6 @@ class Supervision:
             self._settle(RunState.FAILED)
             return
         self._journal.change(attempts=(*self.record.attempts[:-1], attempt))
-        self._journal.new_attempt()
         self._gathered = ""
         self._watch = self._watch_attempt(ProcessReader([attempt.process] if attempt.process else []), process)
         if before is None or fresh:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ log = logging.getLogger("fluxgym_watchdog")
 
 RECOVER_EVERY_S = 10.0
 """How often runs are looked for whose supervisor has gone while we were here."""
+DELETIONS_S = 600.0
+"""How long a command stays for the deletions that it asked for; what it leaves is cleared when the run is taken up."""
 LOCK_PATIENCE_S = 10.0
 """A look takes milliseconds. Who waits longer than this for one to end starts the training without us."""
 
@@ -122,10 +124,10 @@ class Watchdog:
         elif request["kind"] == "switch":
             supervision.switch(request.get("auto_resume") is True)
         elif request["kind"] == "saves":
-            supervision.books.answer_offer(request.get("closer") is True, supervision.step)
+            supervision.answer_offer(request.get("closer") is True)
         elif request["kind"] == "delete":
             named = request.get("checkpoints")
-            supervision.books.delete([n for n in named if isinstance(n, str)] if isinstance(named, list) else [])
+            supervision.delete([n for n in named if isinstance(n, str)] if isinstance(named, list) else [])
 
     def _look_around(self, now: float) -> None:
         recover = now - self._recovered_at >= RECOVER_EVERY_S
@@ -207,13 +209,17 @@ class Watchdog:
                     return None
             return store
 
-    def take_requests(self, run_folder: Path) -> None:
-        """Answers what waits for a run that nobody supervises, and starts nothing of itself. Raises Held, OSError."""
+    def take_requests(self, run_folder: Path, kinds: Collection[str]) -> None:
+        """Answers what waits for a run that nobody supervises: requests of kinds that neither start nor stop anything.
+
+        Raises Held, OSError.
+        """
         with self._lock:
             supervision = self._supervise(Store(run_folder), expected_script(run_folder), strict=False)
             try:
-                for request in supervision.store.take_requests():
+                for request in supervision.store.take_requests(kinds):
                     self._answer(supervision, request, time.monotonic())
+                supervision.books.wait_for_deletions(DELETIONS_S)
             finally:
                 self._drop(run_folder.name)
 

@@ -22,10 +22,11 @@ DEFAULT_STEPS = 1600
 def asked(script: Script) -> Asked:
     """What the script asks of the trainer; what is not plain text or no number counts as not said."""
     kept = ("--save_last_n_epochs_state", "--save_last_n_epochs", "--save_last_n_steps_state")
+    elsewhere = script.option("--config_file") is not None  # what is not said here may be said there
     says_how_long = any(script.option(name) is not None for name in ("--max_train_epochs", "--max_train_steps"))
     return Asked(
         epochs=_number(script, "--max_train_epochs"),
-        steps=_number(script, "--max_train_steps") if says_how_long else DEFAULT_STEPS,
+        steps=_number(script, "--max_train_steps") if says_how_long or elsewhere else DEFAULT_STEPS,
         save_every_epochs=_number(script, "--save_every_n_epochs"),
         save_every_steps=_number(script, "--save_every_n_steps"),
         saves_states=script.option("--save_state") is not None,
@@ -33,7 +34,7 @@ def asked(script: Script) -> Asked:
         accumulation=_number(script, "--gradient_accumulation_steps") or 1,
         rank=_number(script, "--network_dim"),
         optimizer=_plain(script, "--optimizer_type") or "",
-        lr_scheduler=_plain(script, "--lr_scheduler") or "constant",
+        lr_scheduler=_plain(script, "--lr_scheduler") or ("" if elsewhere else "constant"),
         save_precision=_plain(script, "--save_precision") or "",
         save_model_as=_plain(script, "--save_model_as") or "safetensors",
     )
@@ -59,7 +60,9 @@ def output_name(script: Script, run_folder: Path) -> str:
 
 def named_paths(script: Script) -> dict[str, str]:
     """The files and folders that the script names in plain text, by option."""
-    return {option: named for option in PATHS if (named := _plain(script, option))}
+    found = {option: _plain(script, option) for option in PATHS}
+    # Quoted or not, a tilde and a wildcard may be the shell's to expand.
+    return {option: named for option, named in found.items() if named and not re.search(r"^~|[*?\[]", named)}
 
 
 def with_paths(places: Mapping[str, str]) -> Sequence[str]:

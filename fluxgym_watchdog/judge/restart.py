@@ -36,15 +36,15 @@ def decide(
     if finding.kind not in (FindingKind.STALLED, FindingKind.CRASHED):
         return Decision(DecisionKind.NOTHING, finding.text)
     crashed = finding.kind is FindingKind.CRASHED
-    if record.unresumable:
-        kind = DecisionKind.GIVE_UP if crashed and record.auto_resume else DecisionKind.ASK
-        return Decision(kind, f"{finding.text}; it is not started again by itself, since {record.unresumable}")
     cure = finding.cure if finding.cure not in record.cures else ""
     quarantine = () if cure else _to_quarantine(record, finding)
     if finding.cause == AFTER_THE_END and record.auto_resume:
         return Decision(DecisionKind.STOP_AND_FINISH, finding.text)
     if crashed and all_trained and record.auto_resume:
         return Decision(DecisionKind.COMPLETE, finding.text)
+    if record.unresumable:
+        kind = DecisionKind.GIVE_UP if crashed and record.auto_resume else DecisionKind.ASK
+        return Decision(kind, f"{finding.text}; it is not started again by itself, since {record.unresumable}")
     if not record.auto_resume:
         return Decision(DecisionKind.ASK, finding.text, quarantine=quarantine, cure=cure)
     if crashed and finding.retry is False:

@@ -55,7 +55,7 @@ def start_points(
     earlier training.
     """
     points = []
-    for checkpoint in sorted(placed(checkpoints, record, asked), key=_order, reverse=True):
+    for checkpoint in sorted(placed(checkpoints, record, asked), key=order, reverse=True):
         if chosen is None and checkpoint.aside:
             continue
         if chosen is not None and checkpoint.name != chosen:
@@ -65,6 +65,12 @@ def start_points(
     if chosen is None and settings.from_beginning and record.attempts:
         points.append(StartPoint(None, 0))  # never for one that we have not seen train: its files are not ours
     return points
+
+
+def order(checkpoint: Checkpoint) -> tuple[bool, int, int, float]:
+    """By which placed checkpoints are preferred: states before weights, then the step, not the date of the file."""
+    is_state = checkpoint.kind is CheckpointKind.STATE
+    return (is_state, checkpoint.step or 0, checkpoint.epoch or 0, checkpoint.saved_at)
 
 
 def may_be_chosen(checkpoint: Checkpoint) -> bool:
@@ -79,19 +85,20 @@ def nothing_left(
 
     `final_weights_at` is when the sound final weights were written, None where there are none.
     """
-    if final_weights_at is None:
+    if final_weights_at is None or final_weights_at < record.files_since:
         return False
-    if record.attempts:
-        total, first = record.total_steps, record.attempts[0]
-        since = record.files_since or first.files_since or first.started_at
-        return bool(total) and record.attempts[-1].last_step >= (total or 0) and final_weights_at >= since
+    total, last = record.total_steps, record.attempt
+    if total and last is not None and last.last_step >= total:
+        return final_weights_at >= (last.files_since or last.started_at)
     found = placed(checkpoints, record, asked)
-    ends = [c for c in found if c.final and c.sound]
-    if any(_is_last(c, record, asked) for c in ends if c.kind is CheckpointKind.WEIGHTS):
-        return True
+    ends = [c for c in found if c.final and c.sound and c.saved_at >= record.files_since]
+    if any(_is_last(c, record, asked) and final_weights_at >= c.saved_at for c in ends):
+        return True  # a training whose output could not be read has counted no steps
+    if any(attempt.supervised for attempt in record.attempts):
+        return False
     if any(c.epoch is not None and asked.epochs is not None and c.epoch < asked.epochs for c in ends):
         return False  # more epochs were asked for since
-    return final_weights_at >= max(c.saved_at for c in found)
+    return final_weights_at >= max((c.saved_at for c in found), default=0.0)
 
 
 def to_complete(
@@ -108,6 +115,11 @@ def to_complete(
         if whole and (final_weights_at is None or final_weights_at < checkpoint.saved_at):
             return checkpoint
     return None
+
+
+def ahead_of(point: StartPoint, checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
+    """The stamps of the placed checkpoints that hold a later step than a starting point."""
+    return tuple(c.stamp for c in checkpoints if (c.step or 0) > point.first_step)
 
 
 def cures(versions: Mapping[str, str]) -> tuple[str, ...]:
@@ -152,9 +164,7 @@ def absolute_step(checkpoint: Checkpoint, steps_per_epoch: int | None) -> int | 
         return None
     if checkpoint.step_in_name is None and not checkpoint.final:
         return checkpoint.epoch * steps_per_epoch
-    if checkpoint.kind is CheckpointKind.WEIGHTS:
-        return checkpoint.epoch * steps_per_epoch if checkpoint.final else None
-    if not checkpoint.attempt_step:
+    if checkpoint.kind is CheckpointKind.WEIGHTS or not checkpoint.attempt_step:
         return None
     within = (checkpoint.attempt_step - 1) % steps_per_epoch + 1
     return (checkpoint.epoch - 1) * steps_per_epoch + within
@@ -170,6 +180,10 @@ def _placed(checkpoint: Checkpoint, record: RunRecord, asked: Asked, ledger: dic
         step = ledger[checkpoint.stamp]
     elif any(a.renumbered and checkpoint.saved_at >= (a.files_since or a.started_at) for a in record.attempts):
         step = None  # by then its name and files count from somewhere else
+    elif checkpoint.final and checkpoint.kind is CheckpointKind.WEIGHTS:
+        # Their epoch was trained to its end only where whole epochs are asked for.
+        whole = checkpoint.epoch is not None and asked.epochs is not None and record.steps_per_epoch
+        step = (checkpoint.epoch or 0) * (record.steps_per_epoch or 0) if whole else None
     else:
         step = absolute_step(checkpoint, record.steps_per_epoch)
     found = replace(checkpoint, step=step)
@@ -247,8 +261,3 @@ def _where(checkpoint: Checkpoint) -> str:
     if checkpoint.epoch is None or checkpoint.step_in_name is not None:
         return f"step {checkpoint.step}"
     return f"epoch {checkpoint.epoch}" + ("" if checkpoint.step is None else f" (step {checkpoint.step})")
-
-
-def _order(checkpoint: Checkpoint) -> tuple[bool, int, int, float]:
-    is_state = checkpoint.kind is CheckpointKind.STATE
-    return (is_state, checkpoint.step or 0, checkpoint.epoch or 0, checkpoint.saved_at)

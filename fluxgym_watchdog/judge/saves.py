@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fluxgym_watchdog.judge.resume import NOTHING_LEFT
+from fluxgym_watchdog.judge.resume import NOTHING_LEFT, order
 from fluxgym_watchdog.judge.stall import duration
 from fluxgym_watchdog.records import (
     LIVE_STATES,
@@ -49,6 +49,8 @@ def foresee(
     usable = [c for c in checkpoints if _useful(c)]
     since = max(0, step - max([c.step for c in usable if c.step is not None and c.step <= step], default=0))
     every = _interval(wanted, record, settings)
+    if not (asked.saves_states or settings.save_states):
+        state = 0
     next_bytes = weights + state if weights is not None and state is not None else None
     saves = Saves(
         every_steps=every,
@@ -60,7 +62,8 @@ def foresee(
         estimated=estimated,
         fits=host.disk_free_bytes - next_bytes >= MARGIN_BYTES if host and next_bytes is not None else None,
     )
-    grows = (weights or 0) + (state or 0 if len(usable) < settings.keep_states else 0)
+    one_more = len(usable) < settings.keep_states if not asked.saves_states else not asked.keeps
+    grows = (weights or 0) + (state or 0 if one_more else 0)
     saves = replace(saves, warning=_warning(saves, grows, host, prunable(record, checkpoints)))
     if pace_s and saves.most_s and saves.most_s > settings.max_work_at_risk * 60 and record.closer_saves is None:
         return replace(saves, offer=_offer(wanted, record, every or 0, pace_s, settings, weights, state))
@@ -109,24 +112,27 @@ def offer_in_words(saves: Saves) -> str:
 def deletable(record: RunRecord, checkpoints: Sequence[Checkpoint]) -> tuple[Checkpoint, ...]:
     """The states that may be deleted at their owner's word, newest first; `checkpoints` are placed.
 
-    Of a finished run all. Else all but the newest that a restart would use; and while somebody supervises the run only
-    those older than that one, and not the one that this attempt began from: what is newer may be being written.
+    Of a run that is finished, and of which no more is asked, all. Else all but the one that a restart would take; and
+    while somebody supervises the run only those older than that one, and not the one that this attempt began from: what
+    is newer may be being written.
     """
     states = sorted((c for c in checkpoints if c.kind is CheckpointKind.STATE), key=lambda c: -c.saved_at)
-    if record.state is RunState.FINISHED:
+    if record.state is RunState.FINISHED and any(c.aside == NOTHING_LEFT for c in checkpoints):
         return tuple(states)
-    needed = next((c for c in states if _useful(c)), None)
+    needed = max((c for c in states if _useful(c)), key=order, default=None)
     if record.state not in LIVE_STATES:
         return tuple(c for c in states if c is not needed)
     begun = record.attempt.resumed_from if record.attempt else None
-    older = [c for c in states if needed is not None and c.saved_at < needed.saved_at]
+    older = [c for c in states if needed is not None and c is not needed and c.saved_at < needed.saved_at]
     return tuple(c for c in older if c.stamp != begun)
 
 
 def prunable(record: RunRecord, checkpoints: Sequence[Checkpoint]) -> tuple[Checkpoint, ...]:
-    """Of those, what can go without a thought: the newest that is sound stays, as a second way back."""
+    """Of those, what can go without a thought: the next best that is sound stays, as a second way back."""
     found = deletable(record, checkpoints)
-    spare = next((c for c in found if _useful(c)), None) if record.state is not RunState.FINISHED else None
+    if len(found) == sum(c.kind is CheckpointKind.STATE for c in checkpoints):
+        return found  # nothing is needed any more
+    spare = max((c for c in found if _useful(c)), key=order, default=None)
     return tuple(c for c in found if c is not spare)
 
 
@@ -175,7 +181,8 @@ def _next_in(asked: Asked, record: RunRecord, step: int) -> int | None:
     waits = [total - step]
     if asked.save_every_epochs and record.steps_per_epoch:
         every = asked.save_every_epochs * record.steps_per_epoch
-        waits.append(every - step % every)
+        begun = counted_from if record.attempt and record.attempt.renumbered else 0
+        waits.append(every - (step - begun) % every)
     if asked.save_every_steps:
         waits.append(asked.save_every_steps - (step - counted_from) % asked.save_every_steps)
     return min(waits)

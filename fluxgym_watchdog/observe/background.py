@@ -22,11 +22,12 @@ class Background(Generic[Answer]):
         question: Callable[[], Answer],
         clock: Callable[[], float] = time.monotonic,
         start: Callable[[Callable[[], None]], None] | None = None,
+        name: str = "asking",
     ) -> None:
-        """`start` runs a function in the background; tests may run it at once, or never."""
+        """`start` runs a function in the background; tests may run it at once, or never. `name` is the thread's."""
         self._question = question
         self._clock = clock
-        self._start = start or _in_a_thread
+        self._start = start or (lambda run: threading.Thread(target=run, name=name, daemon=True).start())
         self._answered = threading.Event()
         self._answered.set()
         self._answer: tuple[float, Answer] | None = None
@@ -49,6 +50,11 @@ class Background(Generic[Answer]):
         return self._answer[1] if self._answer else None
 
     @property
+    def is_open(self) -> bool:
+        """Whether a question is under way. Where none is and there is no answer, it could not even be asked."""
+        return not self._answered.is_set()
+
+    @property
     def waiting_s(self) -> float:
         """For how many seconds the open question has had no answer; 0 where none is open."""
         return 0.0 if self._answered.is_set() else max(0.0, self._clock() - self._asked_at)
@@ -64,7 +70,3 @@ class Background(Generic[Answer]):
             self._answer = (self._clock(), answer)
         finally:
             self._answered.set()
-
-
-def _in_a_thread(run: Callable[[], None]) -> None:
-    threading.Thread(target=run, name="gpu reader", daemon=True).start()

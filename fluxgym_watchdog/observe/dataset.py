@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from pathlib import Path
 
@@ -15,13 +16,8 @@ def count_images(dataset_config: Path) -> tuple[int, int]:
     An estimate: the trainer sorts images of several sizes into batches of equal size, which makes some more. Only the
     keys needed here are read, one `key = value` a line (a TOML parser comes with Python 3.11). Never raises.
     """
-    try:
-        text = dataset_config.read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return 0, 0
     images, batches, batch_size = 0, 0, 1
-    for block in re.split(r"(?m)^\s*\[\[", text):
-        values = dict(re.findall(r"(?m)^\s*(\w+)\s*=\s*['\"]?(.*?)['\"]?\s*(?:#.*)?$", block))
+    for values in _blocks(dataset_config):
         batch_size = _number(values.get("batch_size"), batch_size)
         folder = values.get("image_dir")
         if folder:
@@ -29,6 +25,24 @@ def count_images(dataset_config: Path) -> tuple[int, int]:
             images += found
             batches += math.ceil(found * _number(values.get("num_repeats"), 1) / max(1, batch_size))
     return images, batches
+
+
+def missing_images(dataset_config: Path) -> tuple[str, ...]:
+    """The folders of images that a dataset.toml names by absolute paths and that are not here. Never raises."""
+    named = [values["image_dir"] for values in _blocks(dataset_config) if values.get("image_dir")]
+    # Not Path.is_dir(), which raises where the folder above is not ours to read.
+    return tuple(n for n in named if Path(n).is_absolute() and not os.path.isdir(n))  # noqa: PTH112
+
+
+def _blocks(dataset_config: Path) -> list[dict[str, str]]:
+    try:
+        text = dataset_config.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return []
+    return [
+        dict(re.findall(r"(?m)^\s*(\w+)\s*=\s*['\"]?(.*?)['\"]?\s*(?:#.*)?$", block))
+        for block in re.split(r"(?m)^\s*\[\[", text)
+    ]
 
 
 def _pictures(folder: Path) -> int:

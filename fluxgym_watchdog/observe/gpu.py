@@ -64,8 +64,8 @@ class GpuReader:
         self._environ = os.environ if environ is None else environ
         self._clock, self._wall_clock = clock, wall_clock
         self._nvml_wait_s = nvml_wait_s
-        self._nvml = Background(Nvml(load_nvml, clock).read, clock, start)
-        self._smi = Background(lambda: ask_nvidia_smi(run), clock, start)
+        self._nvml = Background(Nvml(load_nvml, clock).read, clock, start, "NVML")
+        self._smi = Background(lambda: ask_nvidia_smi(run), clock, start, "nvidia-smi")
         self._expected = False
         self._reading: tuple[float, GpuReading] | None = None
 

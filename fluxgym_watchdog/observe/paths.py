@@ -2,48 +2,56 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
 OUTPUT = "--output_dir"
-FILES = frozenset({".safetensors", ".sft", ".ckpt", ".pt", ".bin", ".gguf", ".toml", ".json", ".txt"})
-"""A model may also be named as a hub knows it (owner/name): what is not absolute and does not end so is no path."""
 
 
-def missing_paths(named: Mapping[str, str], cwd: Path) -> dict[str, str]:
-    """Those of the paths (by option) that are not on this machine.
+def missing_paths(named: Mapping[str, str]) -> dict[str, str]:
+    """Those of the absolute paths (by option) that are not on this machine.
 
-    A folder for output is made by the trainer, unless the folder above it is missing too, or is FluxGym's outputs/:
-    there the script lies in it, so one that is not there was renamed.
+    What is not absolute may be a model's name on a hub (owner/name), or lie wherever the script has gone to: FluxGym
+    writes absolute paths. A folder for output is made by the trainer, unless the folder above it is missing too, or is
+    FluxGym's outputs/: there the script lies in it, so one that is not there was renamed.
     """
-    return {option: path for option, path in named.items() if not _there(option, path, cwd)}
+    return {option: path for option, path in named.items() if _is_absolute(path) and not _there(option, path)}
 
 
 def relocated(missing: Mapping[str, str], cwd: Path, run_folder: Path) -> dict[str, str]:
-    """Where the missing paths lie here, if the FluxGym folder or the run's folder was moved or copied as a whole.
+    """Where the missing paths lie here, if the run's folder or the whole FluxGym folder was renamed, moved or copied.
 
-    The longest end of a path that exists below this FluxGym folder is taken; a run's own files lie in its folder,
-    whatever that is called now.
+    That is told by an --output_dir …/outputs/NAME that is not here either. Only what lay in those two folders is looked
+    for, at the same place in them: a file of the same name elsewhere may be another one.
     """
-    found = {}
+    if OUTPUT not in missing or run_folder.parent.name != "outputs":
+        return {}
+    old_run = _pure(missing[OUTPUT])
+    if old_run.parent.name != "outputs":
+        return {}
+    found = {OUTPUT: str(run_folder)}
     for option, named in missing.items():
-        parts = (PureWindowsPath(named) if "\\" in named else PurePosixPath(named)).parts
-        if option == OUTPUT:
-            if run_folder.parent.name == "outputs" and len(parts) > 1 and parts[-2] == "outputs":
-                found[option] = str(run_folder)
-            continue
-        ends = [Path(*parts[at:]) for at in range(1, len(parts) - 1)]
-        places = [*(cwd / end for end in ends), run_folder / parts[-1]]
-        there = next((place for place in places if place.exists()), None)
-        if there is not None:
-            found[option] = str(there)
+        path = _pure(named)
+        for old, new in ((old_run, run_folder), (old_run.parent.parent, cwd)):
+            if option != OUTPUT and path.is_relative_to(old):
+                place = new / Path(*path.relative_to(old).parts)
+                if os.path.exists(place):  # noqa: PTH110 - Path.exists() raises where the folder is not ours to read
+                    found[option] = str(place)
+                break
     return found
 
 
-def _there(option: str, named: str, cwd: Path) -> bool:
-    absolute = PurePosixPath(named).is_absolute() or PureWindowsPath(named).is_absolute()
-    if not absolute and PurePosixPath(named).suffix not in FILES:
-        return True
-    path = cwd / named
-    made_by_trainer = option == OUTPUT and path.parent.exists() and path.parent.name != "outputs"
-    return path.exists() or made_by_trainer
+def _there(option: str, named: str) -> bool:
+    path = _pure(named)
+    exists = os.path.exists(named)  # noqa: PTH110 - as above
+    parent_exists = os.path.exists(path.parent)  # noqa: PTH110 - as above
+    return exists or (option == OUTPUT and parent_exists and path.parent.name != "outputs")
+
+
+def _is_absolute(named: str) -> bool:
+    return PurePosixPath(named).is_absolute() or PureWindowsPath(named).is_absolute()
+
+
+def _pure(named: str) -> PurePath:
+    return PureWindowsPath(named) if "\\" in named else PurePosixPath(named)

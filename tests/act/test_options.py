@@ -47,6 +47,11 @@ def test_the_steps_asked_for(text: str, total: int | None) -> None:
     assert options.asked(script(text)).total_steps(40) == total
 
 
+def test_what_a_config_file_may_say_is_not_guessed() -> None:
+    found = options.asked(script("--config_file train.toml --network_dim 4"))
+    assert (found.total_steps(40), found.lr_scheduler) == (None, "")
+
+
 @pytest.mark.parametrize(
     ("text", "added"),
     [
@@ -64,6 +69,8 @@ def test_states_are_saved_and_the_script_s_own_wishes_kept(text: str, added: lis
 
 def test_paths_are_what_the_script_names_in_plain_text() -> None:
     found = options.named_paths(
-        script("--ae /models/ae.sft --dataset_config $HERE/dataset.toml --output_dir 'my loras'")
+        script(
+            "--ae /models/ae.sft --dataset_config $HERE/dataset.toml --output_dir 'my loras' --t5xxl ~/t5.sft --clip_l /a*"
+        )
     )
     assert found == {"--ae": "/models/ae.sft", "--output_dir": "my loras"}

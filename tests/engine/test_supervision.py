@@ -9,10 +9,10 @@ import pytest
 
 from fluxgym_watchdog.fluxgym.runner import without_redraws
 from fluxgym_watchdog.judge import restart, resume
+from fluxgym_watchdog.judge.resume import ahead_of
 from fluxgym_watchdog.judge.stall import AFTER_THE_END
 from fluxgym_watchdog.records import Asked, Attempt, DecisionKind, Finding, FindingKind, RunRecord, RunState, StartPoint
 from fluxgym_watchdog.settings import Settings
-from fluxgym_watchdog.starting import ahead_of
 from fluxgym_watchdog.watchdog import Watchdog
 from tests.judge.builders import NOW, state
 from tests.trainings import Training, tick_until

@@ -168,8 +168,7 @@ def test_the_one_that_the_user_chose_is_the_only_way() -> None:
         (final_state(6, 240), 240),
         (final_state(6, 160), 240),
         (weights(2), 80),
-        (weights(6, final=True), 240),  # their metadata tell the epoch
-        (replace(weights(6, final=True), epoch=None), None),
+        (weights(6, final=True), None),  # their epoch need not have been trained to its end
         (weights(2, step_in_name=50), None),
         (step_state(2, 0), None),
         (state(None, 80), None),
@@ -374,6 +373,18 @@ def test_the_ledger_holds_what_was_counted_before_our_eyes() -> None:
     assert ledger_line(weights(3), attempt(2, counted_from=80), 40) is None
 
 
+def test_final_weights_are_placed_only_where_whole_epochs_are_asked_for() -> None:
+    final = weights(3, name="x.safetensors", final=True)
+    assert by_name(record(total_steps=240), final)["x.safetensors"][0] == 120
+    in_steps = by_name(record(total_steps=200), final, asked=Asked(steps=200))
+    assert in_steps["x.safetensors"] == (None, "at which step it was saved cannot be told")
+
+
+def test_an_empty_listing_beside_final_weights_is_no_error() -> None:
+    """Two looks at a folder that is being written to."""
+    assert nothing_left(RunRecord("x"), (), NOW, ASKED)
+
+
 # the end
 
 
@@ -422,7 +433,11 @@ def test_weights_of_the_end_are_gone_on_from_where_more_epochs_are_asked_for() -
     ("run", "found", "asked", "done"),
     [
         (record(attempts=(attempt(1, last_step=240),)), (weights(6, final=True),), ASKED, True),
-        (record(attempts=(attempt(1, last_step=239),)), (weights(6, final=True),), ASKED, False),
+        (record(attempts=(attempt(1, last_step=239),)), (weights(6, final=True),), ASKED, True),  # by the files
+        (record(attempts=(attempt(1, last_step=239),)), (weights(5, final=True),), ASKED, False),
+        (record(attempts=(attempt(1, started_at=NOW + 99, last_step=240),)), (weights(6, final=True),), ASKED, False),
+        (record(attempts=(attempt(1, supervised=False),)), (weights(6, final=True),), ASKED, True),
+        (record(attempts=(attempt(1),)), (final_state(6, 240, saved_at=NOW + 9),), ASKED, False),
         (record(attempts=(attempt(1, last_step=240),), total_steps=320), (weights(6, final=True),), ASKED, False),
         (RunRecord("x", steps_per_epoch=40, total_steps=240), (weights(6, final=True),), ASKED, True),
         (RunRecord("x", steps_per_epoch=40, total_steps=320), (weights(6, final=True),), Asked(epochs=8), False),

@@ -67,6 +67,11 @@ def test_the_interval_between_two_states(asked: Asked, every: int) -> None:
     assert seen(replace(LONG, accumulation=asked.accumulation), asked).every_steps == every
 
 
+def test_without_states_only_the_weights_need_room() -> None:
+    found = seen(settings=replace(SETTINGS, save_states=False), free=150 * MB)
+    assert (found.next_bytes, found.fits) == (40 * MB, True)
+
+
 def test_without_states_there_is_no_interval() -> None:
     off = replace(SETTINGS, save_states=False)
     assert seen(settings=off).every_steps is None
@@ -212,6 +217,16 @@ def test_a_finished_run_needs_no_state() -> None:
     run = record(state=RunState.FINISHED)
     found = (state(4, 160), state(5, 200), final_state(6, 240, saved_at=NOW + 9), step_state(3, 20), weights(5))
     assert len(prunable(run, placed_in(run, *found))) == 4
+    longer = replace(run, total_steps=320)  # train.sh asks for more since: one of them will be gone on from
+    assert "x-state" not in stamps(prunable(longer, placed(found, longer, Asked(epochs=8))))
+
+
+def test_what_is_needed_is_what_a_restart_takes_not_the_newest_file() -> None:
+    """A folder that was copied has its times in the order of copying."""
+    run = record(state=RunState.STOPPED)
+    found = placed_in(run, state(1, 40, saved_at=NOW + 9), state(2, 80, saved_at=NOW + 1), state(3, 120, saved_at=NOW))
+    assert stamps(deletable(run, found)) == ["x-000001-state", "x-000002-state"]
+    assert stamps(prunable(run, found)) == ["x-000001-state"]
 
 
 def test_a_final_state_that_only_lacks_its_weights_is_needed() -> None:

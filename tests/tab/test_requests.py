@@ -12,6 +12,7 @@ import pytest
 
 from fluxgym_watchdog import settings
 from fluxgym_watchdog.fluxgym.runs import find_runs
+from fluxgym_watchdog.judge.resume import NOTHING_LEFT
 from fluxgym_watchdog.records import Attempt, Checkpoint, CheckpointKind, RunRecord, RunState, SaveOffer, Saves, Status
 from fluxgym_watchdog.settings import Settings, SettingsError
 from fluxgym_watchdog.store import Store
@@ -61,7 +62,8 @@ def test_the_newest_state_that_a_restart_would_use_is_never_deleted(seen: Callab
     stopped = seen(RunState.STOPPED, states)
     assert names(stopped.deletable()) == [4, 3, 1]
     assert names(stopped.unneeded()) == [4, 3]
-    assert names(seen(RunState.FINISHED, states).unneeded()) == [4, 3, 2, 1]
+    done = state(5, aside=NOTHING_LEFT, final=True)
+    assert names(seen(RunState.FINISHED, [*states, done]).unneeded()) == [5, 4, 3, 2, 1]
 
 
 def test_of_a_live_run_only_what_is_older_may_go_and_not_what_it_began_from(seen: Callable[..., Seen]) -> None:
@@ -81,7 +83,7 @@ def test_what_was_asked_for_already_is_not_offered_again(seen: Callable[..., See
 
 def test_weights_are_never_offered_for_deletion(seen: Callable[..., Seen]) -> None:
     weights = replace(state(1), name="p.safetensors", kind=CheckpointKind.WEIGHTS)
-    finished = seen(RunState.FINISHED, [weights, state(2)])
+    finished = seen(RunState.FINISHED, [weights, state(2, aside=NOTHING_LEFT)])
     assert names(finished.deletable()) == [2]
     assert weights.stamp not in tables.checkpoints(finished)
 

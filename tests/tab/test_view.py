@@ -214,7 +214,7 @@ def test_a_quarantined_state_says_so_and_is_its_owner_s_to_choose(
 
 def test_a_run_that_was_never_watched_can_go_on_from_what_it_has(make_status: Callable[..., Status]) -> None:
     found = make_status().checkpoints
-    look = Glance(RunRecord("old"), False, None, found, Saves(), finished=False)
+    look = Glance(RunRecord("old"), False, None, 160, found, Saves(), finished=False)
     old = Seen("old", at_rest=look)
     assert old.may_resume()
     assert "Resume goes on from its newest sound checkpoint" in view.card(old, NOW)
@@ -230,7 +230,7 @@ def test_a_finished_run_can_go_on_when_its_script_asks_for_more(
 ) -> None:
     done = make_seen({"state": RunState.FINISHED})
     assert not done.may_resume()
-    look = Glance(RunRecord("x"), True, None, make_status().checkpoints, Saves(), finished=False)
+    look = Glance(RunRecord("x"), True, None, 160, make_status().checkpoints, Saves(), finished=False)
     assert replace(done, at_rest=look).may_resume()
 
 

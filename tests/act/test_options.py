@@ -68,9 +68,6 @@ def test_states_are_saved_and_the_script_s_own_wishes_kept(text: str, added: lis
 
 
 def test_paths_are_what_the_script_names_in_plain_text() -> None:
-    found = options.named_paths(
-        script(
-            "--ae /models/ae.sft --dataset_config $HERE/dataset.toml --output_dir 'my loras' --t5xxl ~/t5.sft --clip_l /a*"
-        )
-    )
+    by_the_shell = "--dataset_config $HERE/dataset.toml --t5xxl ~/t5.sft --clip_l /a*"
+    found = options.named_paths(script(f"--ae /models/ae.sft --output_dir 'my loras' {by_the_shell}"))
     assert found == {"--ae": "/models/ae.sft", "--output_dir": "my loras"}

@@ -90,6 +90,23 @@ def test_the_ledger_knows_the_step_of_every_state_of_every_attempt(training: Tra
     assert found["demo-lora-state"]["step"] == 240
 
 
+def test_a_state_stands_in_the_ledger_once_however_many_supervisors_saw_it(
+    short_training: Training, watchdogs: Watchdogs
+) -> None:
+    first = watchdogs("stop@50")
+    first.train(short_training.script)
+    tick_until(first, lambda: short_training.record.ledger, "the first state")
+    first.stop()
+    second = watchdogs("stop@50")
+    tick_until(second, lambda: short_training.events("adopted"), "the second supervisor")
+    short_training.parked()
+    short_training.go_on()
+    tick_until(second, lambda: short_training.state is RunState.FINISHED, "the end")
+    stamps = [line.stamp for line in short_training.record.ledger]
+    assert len(stamps) == len(set(stamps)) == 2
+    assert len([t for t in short_training.events("checkpoint") if "000001" in t]) == 1
+
+
 # runs that were never watched
 
 
@@ -328,6 +345,19 @@ def test_too_much_work_at_risk_is_said_before_the_start_and_closer_saves_are_off
     assert (training.run_folder / "demo-lora-000004.safetensors").exists()
 
 
+def test_an_accepted_offer_stays_accepted(training: Training) -> None:
+    seldom_saved(training)
+    assert training.cli("saves", str(training.run_folder), "--closer").ends() == 0
+    assert training.store.read_record() == (None, "")  # nobody knows yet how long a step takes: nothing was offered
+    assert "Nothing was changed" in training.events("saves")[0]
+    slow_pace(training, 10.0)
+    for _ in range(2):
+        assert training.cli("saves", str(training.run_folder), "--closer").ends() == 0
+        assert training.record.save_options == ("--save_every_n_epochs", "2")
+    assert training.cli("saves", str(training.run_folder), "--as-script").ends() == 0
+    assert training.record.save_options == ()
+
+
 def test_the_script_s_own_interval_is_kept_and_not_asked_about_again(training: Training) -> None:
     training.script.write_text(
         training.script.read_text().replace("--save_every_n_epochs 1", "--save_every_n_epochs 3")
@@ -382,6 +412,20 @@ def test_the_state_that_a_run_would_go_on_from_is_not_deleted(short_training: Tr
     assert any("may go on from it" in text for text in short_training.events("delete"))
     assert sum("not there any more" in text for text in short_training.events("delete")) == 2
     assert (short_training.run_folder / state["name"]).is_dir()
+
+
+def test_nothing_is_deleted_beside_a_training_that_nobody_watches(
+    short_training: Training, watchdogs: Watchdogs
+) -> None:
+    short_training.lay_out("--save_state")
+    short_training.plain(DEMO_FAULTS="stop@60")
+    short_training.parked()
+    state = short_training.run_folder / "demo-lora-000001-state"
+    saved_at = (state / "random_states_0.pkl").stat().st_mtime
+    short_training.store.request("delete", checkpoints=[f"{state.name}@{saved_at:.3f}"])
+    tick_until(watchdogs(), lambda: short_training.events("delete"), "the answer")
+    assert "a training that is not watched" in short_training.events("delete")[0]
+    assert state.is_dir()
 
 
 # names

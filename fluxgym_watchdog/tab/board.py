@@ -21,7 +21,7 @@ SPANS: dict[str, float | None] = {"15 min": 900.0, "1 h": 3600.0, "6 h": 21600.0
 FEEDS = 6
 """So many runs are kept read; the one not looked at for longest makes room."""
 
-NAMES_S = 4.0
+NAMES_S = 6.0
 """The list of runs is made anew after so many seconds."""
 
 

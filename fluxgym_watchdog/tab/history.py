@@ -42,11 +42,13 @@ class History:
 
     def of_gpu(self, index: int) -> History:
         """The samples of one GPU."""
-        return History(self.rows[self.column("gpu") == index])
+        own = self.column("gpu") == index
+        return self if own.all() else History(self.rows[own])
 
     def ticks(self) -> History:
         """One sample for each tick: with several GPUs each tick has several, which say the same of the training."""
-        return History(self.rows[np.diff(self.column("at"), prepend=-np.inf) > 0])
+        later = np.diff(self.column("at"), prepend=-np.inf) > 0
+        return self if later.all() else History(self.rows[later])
 
 
 EMPTY = History(np.empty((0, len(COLUMNS))))

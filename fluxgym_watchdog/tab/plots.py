@@ -23,7 +23,7 @@ WIDTH = 600
 HEIGHT = 100
 LETTERS = "".join(chr(c) for c in range(ord("#"), ord("~")) if chr(c) not in "'&<>\\`")
 """What values are written in: letters that neither HTML nor JSON must escape; two of them tell 7,225 heights apart."""
-_PAIRS = [first + second for first in LETTERS for second in LETTERS]
+_PAIRS = np.array([first + second for first in LETTERS for second in LETTERS])
 GAP, GOES_ON = "  ", "~~"
 """At a place without a value: no line, or a line on its way to the next value."""
 MARKS = 12
@@ -80,7 +80,7 @@ def gpu_panel(
         text = f"No NVIDIA GPU can be read{': ' if why else ''}{why}. Progress is judged by the log alone."
         note = f"<p class='wd-note wd-act'>{escape(text)}</p>"
     seen = history.since(shown.start)
-    of_gpu = {int(i): seen.of_gpu(i) for i in sorted(set(seen.column("gpu").tolist())) if i >= 0}
+    of_gpu = {int(i): seen.of_gpu(i) for i in np.unique(seen.column("gpu")) if i >= 0}
     if not of_gpu:
         empty = "" if note else "<p class='wd-empty'>Nothing was measured in this time.</p>"
         return _panel("GPU", shown, note + empty, "", "")
@@ -229,22 +229,28 @@ def _figure(panel: str, plot: Plot, shown: Window) -> str:
 
 
 def _written(line: Line, plot: Plot, shown: Window) -> str:
-    """The line in letters. Two values that fall on one place take the next one as well: a spike must not be lost."""
-    places = [GAP] * line.points
-    before = -1
-    for piece in line.pieces:
-        at, values = np.array(piece).T
-        where = np.floor((at - shown.start) / (shown.end - shown.start) * line.points).astype(int).tolist()
-        heights = np.rint(_share(values, plot) * (len(_PAIRS) - 1)).astype(int).tolist()
-        first = True
-        for place, height in zip(where, heights, strict=True):
-            next_free = before + (2 if first and before >= 0 else 1)  # a gap is seen, however short it was
-            here = min(max(place, next_free), line.points - 1)
-            if not first:
-                places[before + 1 : here] = [GOES_ON] * (here - before - 1)
-            places[here] = _PAIRS[height]
-            before, first = here, False
-    return "".join(places)
+    """The line in letters. Two values that fall on one place take the next one as well: a spike must not be lost; and
+    a gap takes one, however short it was."""
+    places = np.full(line.points, GAP)
+    if line.pieces:
+        at, values = np.array([point for piece in line.pieces for point in piece]).T
+        lasts = np.cumsum([len(piece) for piece in line.pieces]) - 1
+        firsts: Numbers = np.append(0, lasts[:-1] + 1)
+        least = np.arange(len(at))
+        least += np.searchsorted(firsts, least, side="right")  # a place more for each gap before it
+        wanted = np.floor((at - shown.start) / (shown.end - shown.start) * line.points).astype(int)
+        here = np.clip(least + np.maximum.accumulate(wanted - least), 0, line.points - 1)
+        places[_between(here[firsts], here[lasts], line.points)] = GOES_ON
+        places[here] = _PAIRS[np.rint(_share(values, plot) * (len(_PAIRS) - 1)).astype(int)]
+    return "".join(places.tolist())
+
+
+def _between(firsts: Numbers, lasts: Numbers, count: int) -> Numbers:
+    """Which of so many places lie between one of the first and the last that belongs to it."""
+    steps: Numbers = np.zeros(count + 1, int)
+    np.add.at(steps, firsts, 1)
+    np.add.at(steps, lasts, -1)
+    return np.cumsum(steps)[:count] > 0
 
 
 def _share(values: Numbers, plot: Plot) -> Numbers:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from fluxgym_watchdog.store import FOLDER
 
 SCRIPT_NAMES = ("train.bat", "train.sh") if sys.platform == "win32" else ("train.sh", "train.bat")
+_TOUCHED = tuple(f"{os.sep}{name}" for name in (*SCRIPT_NAMES, f"{FOLDER}/run.json"))
 NOT_RUNS = frozenset({"sample"})
 
 
@@ -28,8 +28,8 @@ def find_runs(outputs: Path) -> list[Path]:
                 continue  # another name for a run that is found by its own
             touched = _touched(entry.path)
             if touched is not None:
-                found.append((touched, Path(entry.path)))
-    return [path for _, path in sorted(found, reverse=True)]
+                found.append((touched, entry.path))
+    return [Path(path) for _, path in sorted(found, reverse=True)]
 
 
 def script_of(run_folder: Path) -> Path:
@@ -57,7 +57,10 @@ def fluxgym_of(run_folder: Path) -> Path:
 
 def _touched(run_folder: str) -> float | None:
     newest = None
-    for name in (*SCRIPT_NAMES, f"{FOLDER}/run.json"):
-        with contextlib.suppress(OSError):  # not a Path a file: this runs for every run, every few seconds
-            newest = max(newest or 0.0, os.stat(f"{run_folder}{os.sep}{name}").st_mtime)  # noqa: PTH116
+    for name in _TOUCHED:  # not a Path a file: this runs for every run, every few seconds
+        try:
+            at = os.stat(run_folder + name).st_mtime  # noqa: PTH116
+        except OSError:
+            continue
+        newest = at if newest is None or at > newest else newest
     return newest

@@ -16,20 +16,15 @@ import numpy as np
 from fluxgym_watchdog.records import Event, Status
 from fluxgym_watchdog.tab import series
 from fluxgym_watchdog.tab.history import History, Numbers
+from fluxgym_watchdog.tab.marks import HEIGHT, WIDTH, Marks
 from fluxgym_watchdog.tab.series import Point, Window
 from fluxgym_watchdog.tab.words import clock, escape, number
 
-WIDTH = 600
-HEIGHT = 100
 LETTERS = "".join(chr(c) for c in range(ord("#"), ord("~")) if chr(c) not in "'&<>\\`")
 """What values are written in: letters that neither HTML nor JSON must escape; two of them tell 7,225 heights apart."""
 _PAIRS = np.array([first + second for first in LETTERS for second in LETTERS])
 GAP, GOES_ON = "  ", "~~"
 """At a place without a value: no line, or a line on its way to the next value."""
-MARKS = 12
-"""At most so many events are marked, the newest."""
-MARK_TEXT = 60
-"""A mark's text is cut off there; the timeline has all of it."""
 LEAST_POINTS = 75
 """Several GPUs share the points of a plot; each line keeps at least so many."""
 
@@ -149,7 +144,7 @@ def gpu_panel(
     legend = [f"<span><i class='wd-key wd-idle'></i>idle under {idle_percent:g} %</span>"]
     if of_run:
         legend.append("<span><i class='wd-key wd-dashed'></i>memory of this run alone</span>")
-    marks = _Marks(events, shown)
+    marks = Marks(events, shown)
     return _panel(title, shown, note, marks.drawn("gpu") + _figures("gpu", plots, shown), marks.legend(legend))
 
 
@@ -185,7 +180,7 @@ def training_panel(history: History, events: Sequence[Event], shown: Window, *, 
         plots.append(Plot("Seconds per step", f"{number(values[-1])} s", "s", max(0.0, low), high, lines))
     if not plots:
         return _panel("Training", shown, "<p class='wd-empty'>No steps in this time.</p>", "", "")
-    marks = _Marks(events, shown)
+    marks = Marks(events, shown)
     return _panel(
         "Training", shown, "", marks.drawn("training") + _figures("training", plots, shown), marks.legend(legend)
     )
@@ -259,40 +254,6 @@ def _share(values: Numbers, plot: Plot) -> Numbers:
     if plot.logarithmic:
         low, high, values = math.log10(low), math.log10(high), np.log10(np.maximum(values, low))
     return np.clip((values - low) / (high - low), 0, 1)
-
-
-class _Marks:
-    """The events of the window that are marked: troubles, what was done about them, and that it goes on."""
-
-    _MEANINGS = (("bad", "trouble"), ("act", "the watchdog acts or warns"), ("ok", "it goes on"))
-
-    def __init__(self, events: Sequence[Event], shown: Window) -> None:
-        marked = [e for e in events if shown.start <= e.at <= shown.end and e.kind != "checkpoint"]
-        self._events = [e for e in marked if e.tone in dict(self._MEANINGS)][-MARKS:]
-        self._shown = shown
-
-    def drawn(self, panel: str) -> str:
-        """One group, which every plot of the panel uses."""
-        marks = []
-        for event in self._events:
-            x = round((event.at - self._shown.start) / (self._shown.end - self._shown.start) * WIDTH)
-            text = event.text if len(event.text) <= MARK_TEXT else event.text[: MARK_TEXT - 1] + "…"
-            marks.append(
-                f"<path class='wd-mark wd-{event.tone}' data-x='{x}' d='M{x} 0V{HEIGHT}m-3-{HEIGHT + 3}h6l-3 6z'>"
-                f"<title>{escape(text)}</title></path>"
-            )
-        group = f"<g id='wd-marks-{panel}'>{''.join(marks)}</g>"
-        return f"<svg class='wd-defs' width='0' height='0' aria-hidden='true'><defs>{group}</defs></svg>"
-
-    def legend(self, others: Sequence[str]) -> str:
-        """What the lines and the marks that are drawn mean."""
-        tones = {e.tone for e in self._events}
-        keys = [
-            f"<span><i class='wd-key wd-tick wd-{tone}'></i>{meaning}</span>"
-            for tone, meaning in self._MEANINGS
-            if tone in tones
-        ]
-        return f"<p class='wd-legend wd-mut'>{''.join([*others, *keys])}</p>"
 
 
 def _names(indexes: list[int], status: Status | None) -> str:

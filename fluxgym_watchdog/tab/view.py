@@ -9,18 +9,16 @@ import numpy as np
 
 from fluxgym_watchdog.records import (
     Attempt,
-    CheckpointKind,
     FindingKind,
     RunRecord,
     RunState,
-    SaveOffer,
     Status,
 )
+from fluxgym_watchdog.tab import saves
 from fluxgym_watchdog.tab.estimate import left
 from fluxgym_watchdog.tab.history import History
 from fluxgym_watchdog.tab.seen import Seen
 from fluxgym_watchdog.tab.series import pace
-from fluxgym_watchdog.tab.tables import action
 from fluxgym_watchdog.tab.words import (
     STATES,
     ago,
@@ -32,7 +30,6 @@ from fluxgym_watchdog.tab.words import (
     memory,
     number,
     sentence,
-    size,
     until,
 )
 
@@ -70,7 +67,7 @@ def card(seen: Seen, now: float) -> str:
     waiting_until = (status.next_start_at if status else None) or record.next_start_at
     if seen.state is RunState.WAITING and waiting_until:
         body.append(f"<p class='wd-says wd-act'>Next start in <b>{until(waiting_until, now)}</b>.</p>")
-    body += [_progress(record, status), _numbers(seen, now), _saves(seen)]
+    body += [_progress(record, status), _numbers(seen, now), saves.question(seen)]
     return _card(seen, now, tone, label, "".join(body))
 
 
@@ -218,66 +215,11 @@ def _numbers(seen: Seen, now: float) -> str:
     elif status.heartbeat_at:
         cells.append((ago(status.heartbeat_at, now), "last step" if status.step else "last sign of progress"))
     if seen.live and status.step:
-        cells += _at_risk(seen, now)
+        cells += saves.at_risk(seen, now)
     if status.host:
-        cells.append((memory(status.host.disk_free_bytes), f"disk left{_next_save(status) if seen.live else ''}"))
+        cells.append((memory(status.host.disk_free_bytes), f"disk left{saves.next_save(status) if seen.live else ''}"))
     inner = "".join(f"<div><b>{value}</b><span>{text}</span></div>" for value, text in cells)
     return f"<div class='wd-numbers'>{inner}</div>" if cells else ""
-
-
-def _at_risk(seen: Seen, now: float) -> list[tuple[str, str]]:
-    """The work that a crash at this moment would cost."""
-    record, status = seen.record, seen.status
-    saves = status.saves if status else None
-    if saves is not None:
-        steps = many(saves.since_steps, "step")
-        coming = f"; the next one in {many(saves.next_in_steps, 'step')}" if saves.next_in_steps is not None else ""
-        if saves.since_s is None:
-            return [(steps, f"of work since the last save{coming}")]
-        return [(duration(saves.since_s), f"of work since the last save, {steps}{coming}")]
-    began = record.began_at if record else 0.0
-    sound = [c.saved_at for c in seen.checkpoints if c.kind is CheckpointKind.STATE and c.sound and not c.aside]
-    newest = max((at for at in sound if at >= began), default=None)
-    since = newest or (record.attempt.started_at if record and record.attempt else None)
-    return [(duration(now - since), "of work at risk now")] if since else []
-
-
-def _next_save(status: Status) -> str:
-    saves = status.saves
-    if saves is None or saves.next_bytes is None or saves.fits is None:
-        return ""
-    about = "about " if saves.estimated else ""
-    return f", the next save ({about}{size(saves.next_bytes)}) {'fits' if saves.fits else 'does not fit'}"
-
-
-def _saves(seen: Seen) -> str:
-    """The warning about how rarely the run saves, and the question whether it should do so more often."""
-    saves = seen.status.saves if seen.status and seen.live else None
-    if saves is None:
-        return ""
-    html = f"<p class='wd-says wd-act'>{escape(sentence(saves.warning))}</p>" if saves.warning else ""
-    answer = seen.pending("saves")
-    if answer is not None:
-        text = "It saves more often" if answer.get("closer") is True else "It saves as the script says"
-        return f"{html}<p class='wd-says'>{text} from the next attempt on.</p>"
-    if saves.offer is None:
-        return html
-    closer = action("saves", "closer", _offered(saves.offer), style="wd-button")
-    keep = action("saves", "keep", "Keep as the script says", style="wd-button")
-    return f"{html}<p><b>Save more often?</b></p><p>{closer}{keep}</p>"
-
-
-def _offered(offer: SaveOffer) -> str:
-    """The offer as a button says it: `Save every epoch: at most 6 min at risk, 12 more files, 2.1 GB`."""
-    unit = "epoch" if "epoch" in offer.option else "step"
-    facts = []
-    if offer.most_s is not None:
-        facts.append(f"at most {duration(offer.most_s)} at risk")
-    facts.append(many(offer.more_files, "more file"))
-    if offer.more_bytes is not None:
-        facts.append(size(offer.more_bytes))
-    every = unit if offer.every == 1 else f"{offer.every} {unit}s"
-    return f"Save every {every}: {', '.join(facts)}"
 
 
 def _trend(history: History) -> str:

@@ -49,8 +49,8 @@ from fluxgym_watchdog.store import Store
 from fluxgym_watchdog.tab.board import Board, news
 from fluxgym_watchdog.tab.show import PARTS
 from fluxgym_watchdog.watchdog import Watchdog
-from tests.bench.overhead import _run_folder as demo_run
 from tests.bench.pages import Page, look_function
+from tests.bench.run_folders import run_folder as demo_run
 from tests.trainings import TEST_VARIABLE, clean_up
 
 TICK_S = 2.0

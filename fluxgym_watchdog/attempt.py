@@ -20,7 +20,10 @@ from fluxgym_watchdog.settings import Settings
 
 
 class AttemptWatch:
-    """Follows one attempt. `popen` is the process to reap if it was started here; `snapshot` is what was seen last."""
+    """Follows one attempt. `popen` is the process to reap if it was started here; `snapshot` is what was seen last.
+
+    `silent`: its script sends the output elsewhere, so there is no log to judge by.
+    """
 
     def __init__(
         self,
@@ -30,6 +33,8 @@ class AttemptWatch:
         checkpoints: CheckpointReader,
         gpu: GpuReader,
         popen: subprocess.Popen[bytes] | None = None,
+        *,
+        silent: bool = False,
     ) -> None:
         self.processes = processes
         self.finding = Finding(FindingKind.HEALTHY, "")
@@ -37,8 +42,9 @@ class AttemptWatch:
         self._run_folder, self._attempt, self._popen = run_folder, attempt, popen
         self._pulse: progress.Pulse | None = None
         self._seen_checkpoints: set[str] = set()
+        self._looked = False
         log = None
-        if attempt is not None and attempt.supervised:
+        if attempt is not None and attempt.supervised and not silent:
             log = LogFollower(run_folder / LOG_NAME, attempt.log_offset)
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         self._observer = RunObserver(run_folder, processes, log, checkpoints, gpu, self.exit_code, visible)
@@ -70,7 +76,9 @@ class AttemptWatch:
         found = [c for c in self.snapshot.checkpoints if c.sound] if self.snapshot else []
         new = [c for c in found if c.stamp not in self._seen_checkpoints]
         self._seen_checkpoints |= {c.stamp for c in new}
-        return [c for c in new if c.saved_at >= self._files_since]
+        # What was not there at the first look is this attempt's, also if the clock has been set back since.
+        launched_here, self._looked = self._popen is not None and self._looked, True
+        return [c for c in new if launched_here or c.saved_at >= self._files_since]
 
     def warnings(self, paces_s: Iterable[float]) -> tuple[str, ...]:
         """What its owner should know although nothing must be done; `paces_s` are the newest seconds per step."""

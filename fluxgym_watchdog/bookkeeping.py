@@ -57,6 +57,13 @@ class Books:
             self._placed = known = (found, record, resume.placed(found, record, self._given.asked))
         return known[2]
 
+    def hindrance(self, name: str) -> str:
+        """Why the training cannot go on from the checkpoint of that name; '' where it can."""
+        found = next((c for c in self.place(self._checkpoints.read()) if c.name == name), None)
+        if found is None:
+            return "there is no such checkpoint"
+        return "" if resume.may_be_chosen(found) else found.reason or found.aside
+
     # while it trains
 
     def learn(self, snapshot: Snapshot, watch: AttemptWatch) -> None:
@@ -160,6 +167,11 @@ class Books:
         if lost := {option: path for option, path in given.missing.items() if option not in given.places}:
             named = ", ".join(f"{option} {path}" for option, path in lost.items())
             self._journal.tell("paths", f"The train script names what is not on this machine: {named}.", "act")
+        if given.silent:
+            text = (
+                "The train script sends the training's output into a file of its own: only its files, GPU, CPU and disk"
+            )
+            self._journal.tell("silent", f"{text} tell how it is, and patience is longer.", "act")
         if given.no_images:
             named = ", ".join(given.no_images)
             self._journal.tell("paths", f"{given.dataset} names folders that are not on this machine: {named}.", "act")

@@ -17,8 +17,9 @@ from fluxgym_watchdog.act.script import LOOKED_FOR, NotUnderstood, ScriptError
 from fluxgym_watchdog.act.script import read as read_script
 from fluxgym_watchdog.cli_shows import run_folder_of, say, settings_of
 from fluxgym_watchdog.fluxgym.runs import NotARun, expected_script, fluxgym_of, script_of
-from fluxgym_watchdog.glance import glance
+from fluxgym_watchdog.glance import Glance, glance
 from fluxgym_watchdog.journal import LEVELS
+from fluxgym_watchdog.judge.resume import may_be_chosen
 from fluxgym_watchdog.records import LIVE_STATES, RunRecord, RunState
 from fluxgym_watchdog.settings import SettingsError, with_values
 from fluxgym_watchdog.store import Held, Store
@@ -49,7 +50,8 @@ def run(options: argparse.Namespace) -> int:
     """Starts a train script under watch and stays with it to the end."""
     script = _script(options.script)
     record, _ = Store(script.parent).read_record()
-    if record is not None and record.state is RunState.FINISHED and not options.from_beginning:
+    finished = record is not None and record.state is RunState.FINISHED
+    if (finished or glance(script.parent, settings_of(script.parent)).finished) and not options.from_beginning:
         say(f"{script.parent} is finished. To train it again from the beginning: --from-beginning")
         return FINISHED
     begin = lambda watchdog: watchdog.train(script)  # noqa: E731
@@ -64,10 +66,21 @@ def resume(options: argparse.Namespace) -> int:
     if seen.finished and not options.checkpoint:
         say(f"{script.parent} is finished: there is nothing left to train.")
         return FINISHED
-    if options.checkpoint and options.checkpoint not in {c.name for c in seen.checkpoints}:
-        raise NotARun(f"{script.parent}: no checkpoint {options.checkpoint!r}; see: fluxgym-watchdog checkpoints")
+    if options.checkpoint:
+        _refuse_choice(script.parent, options.checkpoint, seen)
     begin = lambda watchdog: watchdog.resume(script, options.checkpoint)  # noqa: E731
     return _supervise(store, options, begin, _interrupts(), ends_training=True)
+
+
+def _refuse_choice(run_folder: Path, name: str, seen: Glance) -> None:
+    """Raises NotARun for a checkpoint that cannot be gone on from, or not now."""
+    found = next((c for c in seen.checkpoints if c.name == name), None)
+    if found is None:
+        raise NotARun(f"{run_folder}: no checkpoint {name!r}; see: fluxgym-watchdog checkpoints")
+    if not may_be_chosen(found):
+        raise NotARun(f"{run_folder}: {name} cannot be gone on from: {found.reason or found.aside}")
+    if seen.record.state in LIVE_STATES and Store(run_folder).is_held():
+        raise NotARun(f"{run_folder}: is {seen.record.state.value}; to go back, stop it first: fluxgym-watchdog stop")
 
 
 def watch(options: argparse.Namespace) -> int:

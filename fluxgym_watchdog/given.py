@@ -28,7 +28,8 @@ class Given:
     """What is started: a run's train script and what it says. `script` is None where it is not understood.
 
     `content` is the script's bytes. `missing` are its paths that are not on this machine, `places` where they lie now.
-    `dataset` is its dataset.toml, `no_images` the folders of images in it that are not on this machine.
+    `dataset` is its dataset.toml, `no_images` the folders of images in it that are not on this machine. `silent`: its
+    output goes into a file of its own.
     """
 
     content: bytes
@@ -40,6 +41,7 @@ class Given:
     places: Mapping[str, str]
     dataset: Path | None = None
     no_images: tuple[str, ...] = ()
+    silent: bool = False
 
 
 def given(content: bytes, script: Script | None, cwd: Path, run_folder: Path) -> Given:
@@ -60,6 +62,7 @@ def given(content: bytes, script: Script | None, cwd: Path, run_folder: Path) ->
         places,
         dataset,
         missing_images(dataset) if dataset else (),
+        options.writes_elsewhere(script),
     )
 
 
@@ -69,6 +72,8 @@ def informed(record: RunRecord, what: Given, checkpoints: CheckpointReader) -> d
     if per_epoch is None:
         told = checkpoints.trained()
         per_epoch, accumulation = told.steps_per_epoch, accumulation or told.accumulation
+    if what.script is not None and accumulation not in (None, what.asked.accumulation):
+        return {"steps_per_epoch": None, "accumulation": what.asked.accumulation, "total_steps": None}
     total = what.asked.total_steps(per_epoch) or record.total_steps
     return {"steps_per_epoch": per_epoch, "accumulation": accumulation, "total_steps": total}
 

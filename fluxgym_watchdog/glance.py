@@ -40,7 +40,7 @@ def glance(run_folder: Path, settings: Settings) -> Glance:
     found, problem = store.read_record()
     record = found or RunRecord(run_folder.name, auto_resume=settings.auto_resume)
     what, script_problem = _given(run_folder)
-    reader = CheckpointReader(what.output_dir, what.output_name)
+    reader = CheckpointReader(what.output_dir, what.output_name, what.asked.save_model_as)
     record = replace(record, **informed(record, what, reader))  # type: ignore[arg-type]
     checkpoints, final_at = reader.read(), reader.final_weights_at()
     placed = resume.placed(checkpoints, record, what.asked)

@@ -347,7 +347,9 @@ class Asked:
     """What a train script asks of the trainer, as far as its options say so in plain text; None: they do not.
 
     `epochs` (--max_train_epochs) overrides `steps` (--max_train_steps). `saves_states` and `keeps` say that the script
-    itself has states saved, and itself says how many are kept. `rank` is --network_dim.
+    itself has states saved, and itself says how many are kept. `rank` is --network_dim. `begins_within`: its own
+    options begin somewhere else than at the first step; `sets_initial_step`: one of them is --initial_step, which
+    overrides --initial_epoch and cannot be unset.
     """
 
     epochs: int | None = None
@@ -362,6 +364,8 @@ class Asked:
     lr_scheduler: str = "constant"
     save_precision: str = ""
     save_model_as: str = "safetensors"
+    begins_within: bool = False
+    sets_initial_step: bool = False
 
     def total_steps(self, steps_per_epoch: int | None) -> int | None:
         """The optimizer steps asked for; None where that depends on an epoch's unknown length, or is not said."""

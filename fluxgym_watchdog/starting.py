@@ -14,7 +14,7 @@ from fluxgym_watchdog.act import launch, options
 from fluxgym_watchdog.act.complete import CannotComplete, complete, describe
 from fluxgym_watchdog.act.script import with_options
 from fluxgym_watchdog.given import Given
-from fluxgym_watchdog.judge import restart, resume
+from fluxgym_watchdog.judge import restart, resume, saves
 from fluxgym_watchdog.observe.background import Background
 from fluxgym_watchdog.observe.checkpoints import CheckpointReader
 from fluxgym_watchdog.observe.environment import LIMIT_S, python_behind, versions
@@ -88,12 +88,20 @@ class Start:
         if self._completing is not None:
             return self._completed(*self._completing)
         if record.fresh_next:
-            return Go(StartPoint(None, 0), {})
+            return Go(resume.beginning(asked), {})
         if chosen is None:
             final_at = self._checkpoints.final_weights_at()
             if resume.nothing_left(record, found, final_at, asked):
                 return Finish()
+            if further := resume.trained_too_far(record, found, asked):
+                asks = f"the train script asks for {record.total_steps}"
+                return Refuse(
+                    f"{further.name} holds step {further.step}, and {asks}: ask for more, or go on from a checkpoint"
+                )
             if whole := resume.to_complete(record, found, final_at, asked):
+                size = (self._given.output_dir / whole.name / "model.safetensors").stat().st_size
+                if host is not None and host.disk_free_bytes < size + restart.LEAST_DISK_BYTES // 2:
+                    return Wait(f"waiting for disk space to make the final weights from {whole.name}")
                 self._completing = self._complete(record, whole)
                 return Wait(f"making the final weights from {whole.name}")
         points = resume.start_points(record, found, self._given.output_dir, settings, asked, chosen)
@@ -180,7 +188,14 @@ def start(
     content = what.content
     if what.script is not None:
         saving = options.saving(what.asked, save_states=settings.save_states, keep_states=settings.keep_states)
-        added = [*saving, *record.save_options, *options.with_paths(what.places), *point.options]
+        if not any(a.fresh for a in record.attempts):
+            saving = saving[:1]  # begun by something else: what it has kept was kept on purpose
+        added = [
+            *saving,
+            *saves.heeded(what.asked, record.save_options),
+            *options.with_paths(what.places),
+            *point.options,
+        ]
         content = with_options(what.script, added)
     banner = f"[FluxGym Watchdog] attempt {attempt.number}, {point.text}"
     variables = dict(cure.split("=", 1) for cure in record.cures)

@@ -11,12 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from fluxgym_watchdog import starting
-from fluxgym_watchdog.act import launch
+from fluxgym_watchdog.act import launch, options
 from fluxgym_watchdog.act import script as train_script
 from fluxgym_watchdog.act.script import NotUnderstood, ScriptError
 from fluxgym_watchdog.act.stop import Stop, StopPhase
 from fluxgym_watchdog.attempt import AttemptWatch
 from fluxgym_watchdog.bookkeeping import Books
+from fluxgym_watchdog.fluxgym.runs import SCRIPT_NAMES
 from fluxgym_watchdog.given import Given, given, informed
 from fluxgym_watchdog.journal import Journal
 from fluxgym_watchdog.judge import restart, resume
@@ -86,7 +87,8 @@ class Supervision:
             self._journal.tell("problem", problem, "bad")
         if self.record.name != self.run_folder.resolve().name:
             self._forget_origin()
-        self._checkpoints = CheckpointReader(self._given.output_dir, self._given.output_name)
+        what = self._given
+        self._checkpoints = CheckpointReader(what.output_dir, what.output_name, what.asked.save_model_as)
         self.books = Books(self.run_folder, cwd, self._journal, self._given, self._checkpoints)
         self.books.clear_leftovers()
         self._watch = self._watch_attempt(ProcessReader())
@@ -114,7 +116,9 @@ class Supervision:
                 raise
             nothing = given(content, None, self.cwd, self.run_folder)
             return nothing, f"the train script cannot be used: {error}", ""
-        return found, "", ""
+        hidden = [name for name in ("--output_dir", "--output_name") if options.hides(read, name)]
+        unresumable = f"{script.name}: {hidden[0]} is not plain text, so its states cannot be found" if hidden else ""
+        return found, "", unresumable
 
     @property
     def record(self) -> RunRecord:
@@ -142,6 +146,15 @@ class Supervision:
         nothing = {"learned": {}, "quarantined": (), "ledger": (), "furthest_step": 0}
         self._journal.change(fresh_next=True, chosen_next=None, **none_yet, **nothing)
         self._start_soon(now)
+
+    @property
+    def anything_alive(self) -> bool:
+        """Whether any process of the run is left, whoever started it."""
+        return bool(self._marked() or self.strangers())
+
+    def close(self) -> None:
+        """Closes an attempt that the record calls live, and of which nothing is left."""
+        self._let_go()
 
     def adopt(self, now: float) -> None:
         """Takes over a run that its record calls live, from a supervisor that is gone.
@@ -335,6 +348,11 @@ class Supervision:
         found, final_at = self._checkpoints.read(), self._checkpoints.final_weights_at()
         if chosen is None and resume.nothing_left(self.record, found, final_at, self._given.asked):
             self._journal.tell("request", "Resume was asked for, but the run is finished: nothing is left to train.")
+            if state is not RunState.FINISHED:
+                self._start_soon(now)  # which finds that out, and puts it on record
+            return
+        if chosen is not None and (hindrance := self.books.hindrance(chosen)):
+            self._journal.tell("request", f"Resume from {chosen} was asked for. It cannot be: {hindrance}.", "act")
             return
         self._journal.tell("request", "Resume was asked for.")
         self._start_due = now
@@ -459,7 +477,7 @@ class Supervision:
 
     def _prepare(self) -> None:
         """Does the next step towards an attempt, and begins it when all is ready."""
-        if self._given.script is None and (self._script_problem or not self.record.fresh_next):
+        if self._script_problem or (self.record.unresumable and not self.record.fresh_next):
             self._give_up_starting(self._script_problem or f"it cannot be resumed: {self.record.unresumable}")
             return
         if not self.record.fresh_next:
@@ -503,7 +521,7 @@ class Supervision:
         )
         if self._journal.problem:
             # Nobody could take this attempt over: who comes next would start another one beside it.
-            self._give_up_starting(f"the attempt cannot be recorded: {self._journal.problem}")
+            self._give_up_starting(f"the attempt cannot be recorded: {self._journal.problem.rstrip('.')}", retry=True)
             return
         try:
             attempt, process = starting.start(
@@ -523,8 +541,8 @@ class Supervision:
             text = f"Attempt {attempt.number} goes on {point.text}; {again} steps to train again."
             self._journal.tell("resumed", text, "ok")
 
-    def _give_up_starting(self, reason: str) -> None:
-        self._journal.change(reason=reason, retry=False, fresh_next=False, chosen_next=None)
+    def _give_up_starting(self, reason: str, *, retry: bool = False) -> None:
+        self._journal.change(reason=reason, retry=retry, fresh_next=False, chosen_next=None)
         self._settle(RunState.FAILED)
 
     # small parts
@@ -563,12 +581,14 @@ class Supervision:
 
     def _watch_attempt(self, processes: ProcessReader, popen: subprocess.Popen[bytes] | None = None) -> AttemptWatch:
         attempt = self.record.attempt
-        return AttemptWatch(self.run_folder, attempt, processes, self._checkpoints, self._gpu, popen)
+        silent = self._given.silent
+        return AttemptWatch(self.run_folder, attempt, processes, self._checkpoints, self._gpu, popen, silent=silent)
 
 
 def _refuse_foreign_folder(script: Path, output_dir: Path, run_folder: Path) -> None:
     """Raises ScriptError for a script copied from another run, into whose folder it would go on writing."""
-    if output_dir.resolve() != run_folder.resolve() and (output_dir / FOLDER).is_dir():
+    another = output_dir.resolve() != run_folder.resolve()
+    if another and any((output_dir / name).exists() for name in (FOLDER, *SCRIPT_NAMES)):
         raise ScriptError(
             f"{script}: its --output_dir is another run's folder, {output_dir}; expected {run_folder}. "
             "Was the folder copied? Then correct the script."

@@ -184,7 +184,7 @@ class Watchdog:
 
     def resume(self, script: Path, chosen: str | None = None) -> Store:
         """Goes on with a run from its newest sound checkpoint, or the chosen one. Raises like `train`."""
-        return self._begin(script, lambda s, now: s.resume(now, chosen))
+        return self._begin(script, lambda s, now: s.resume(now, chosen), over_the_dead=True)
 
     def watch(self, script: Path, output_dir: Path, *, strict: bool = True) -> Store | None:
         """Takes over a training that is already running; None where none is. Raises like `train`.
@@ -255,7 +255,14 @@ class Watchdog:
             for supervision in self._runs.values():
                 supervision.settings = settings
 
-    def _begin(self, script: Path, begin: Callable[[Supervision, float], None]) -> Store:
+    def _begin(
+        self, script: Path, begin: Callable[[Supervision, float], None], *, over_the_dead: bool = False
+    ) -> Store:
+        """Begins as asked, unless the run is under way: then that is taken over.
+
+        `over_the_dead`: also where its record calls it live, but nothing of it is left; else such a run is taken up as
+        at the start of FluxGym, by its own switch.
+        """
         if not self._lock.acquire(timeout=LOCK_PATIENCE_S):
             raise TimeoutError(f"the watchdog has been busy for {LOCK_PATIENCE_S:.0f} s; does a disk not answer?")
         with contextlib.ExitStack() as stack:
@@ -271,6 +278,8 @@ class Watchdog:
             with self._dropped_on_error(folder.name):
                 store.take_requests()  # left for an earlier training
                 strangers = supervision.strangers()
+                if over_the_dead and not supervision.done and not supervision.anything_alive:
+                    supervision.close()
                 if not supervision.done:
                     supervision.adopt(now)
                 elif strangers:

@@ -15,6 +15,13 @@ PATHS = (
     *("--dataset_config", "--sample_prompts", "--config_file", "--output_dir"),
 )
 """The options of sd-scripts' FLUX trainer that FluxGym or its users set to files and folders."""
+OWN_START = ("--resume", "--network_weights", "--initial_epoch", "--initial_step", "--skip_until_initial_step")
+"""With these a script begins somewhere else than at the first step with nothing."""
+FLAGS = re.compile(
+    r"--(?:highvram|lowvram|sdpa|xformers|persistent_data_loader_workers|gradient_checkpointing|cache_\w+|fp8_base\w*"
+    r"|save_state\w*|split_mode|full_\w+|no_\w+)"
+)
+"""Options that take no value: what follows one is not its value."""
 DEFAULT_STEPS = 1600
 """sd-scripts' --max_train_steps where a script says nothing of how long to train."""
 
@@ -22,7 +29,7 @@ DEFAULT_STEPS = 1600
 def asked(script: Script) -> Asked:
     """What the script asks of the trainer; what is not plain text or no number counts as not said."""
     kept = ("--save_last_n_epochs_state", "--save_last_n_epochs", "--save_last_n_steps_state")
-    elsewhere = script.option("--config_file") is not None  # what is not said here may be said there
+    elsewhere = _says_more_elsewhere(script)
     says_how_long = any(script.option(name) is not None for name in ("--max_train_epochs", "--max_train_steps"))
     return Asked(
         epochs=_number(script, "--max_train_epochs"),
@@ -37,6 +44,8 @@ def asked(script: Script) -> Asked:
         lr_scheduler=_plain(script, "--lr_scheduler") or ("" if elsewhere else "constant"),
         save_precision=_plain(script, "--save_precision") or "",
         save_model_as=_plain(script, "--save_model_as") or "safetensors",
+        begins_within=any(script.option(name) is not None for name in OWN_START),
+        sets_initial_step=script.option("--initial_step") is not None,
     )
 
 
@@ -65,9 +74,36 @@ def named_paths(script: Script) -> dict[str, str]:
     return {option: named for option, named in found.items() if named and not re.search(r"^~|[*?\[]", named)}
 
 
+def hides(script: Script, name: str) -> bool:
+    """Whether an option is given, but its value is the shell's to make."""
+    found = script.option(name)
+    return found is not None and (_plain(script, name) is None or found.startswith("~"))
+
+
+def writes_elsewhere(script: Script) -> bool:
+    """Whether the training command's output goes into a file of its own, and not where we could read it."""
+    rest = re.split(r"[\n|;]", script.text[script.words[-1].end :], maxsplit=1)[0]
+    return re.search(r"(?:^|[^2-9>&])(?:1?>>?(?!\s*(?:[&(]|>\())|&>)", rest) is not None
+
+
 def with_paths(places: Mapping[str, str]) -> Sequence[str]:
     """The options that override those paths."""
     return [word for option, place in places.items() for word in (option, place)]
+
+
+def _says_more_elsewhere(script: Script) -> bool:
+    """Whether options may come from where they cannot be seen: a file, an expansion that is no option's value, or a
+    shortened name, which argparse takes as well."""
+    words = script.arguments[1:]
+    for before, word in zip(["", *words], words, strict=False):
+        whole = re.fullmatch(r"\$[@*]|\$\{?\w+(\[[@*]\])?\}?|\$\(.*\)|`.*`|%[*\w]+%?", word, re.DOTALL)
+        value = before.startswith("--") and not FLAGS.fullmatch(before)
+        if whole and (not value or re.search(r"[@*]", word)):
+            return True
+        name = word.partition("=")[0]
+        if name.startswith("--max_train_") and name not in ("--max_train_epochs", "--max_train_steps"):
+            return True
+    return script.option("--config_file") is not None
 
 
 def _plain(script: Script, name: str) -> str | None:

@@ -59,7 +59,9 @@ def judge_end(snapshot: Snapshot, began_at: float) -> Finding:
 def find_cause(log: LogProgress | None, exit_code: int | None) -> Cause:
     """The cause that an ended attempt's last lines and exit code tell."""
     found = _in_lines(log.last_lines) if log else None
-    resume_failed = log is not None and log.resumed and log.step == 0 and exit_code != 0
+    # The trainer says how long it will train once it has loaded: what comes after that is not the state's doing.
+    loading = log is not None and log.resumed and log.step == 0 and log.total_steps is None
+    resume_failed = loading and exit_code != 0
     if found is not None and found.cure:
         return found if resume_failed else UNKNOWN
     if resume_failed and (exit_code is not None if found is None else found.name not in NEVER_THE_STATES_FAULT):

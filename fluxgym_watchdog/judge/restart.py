@@ -5,6 +5,7 @@ from __future__ import annotations
 from fluxgym_watchdog.judge.causes import CAUSES, NEVER_THE_STATES_FAULT
 from fluxgym_watchdog.judge.stall import AFTER_THE_END
 from fluxgym_watchdog.records import (
+    Attempt,
     Decision,
     DecisionKind,
     Finding,
@@ -47,7 +48,8 @@ def decide(
         return Decision(kind, f"{finding.text}; it is not started again by itself, since {record.unresumable}")
     if not record.auto_resume:
         return Decision(DecisionKind.ASK, finding.text, quarantine=quarantine, cure=cure)
-    if crashed and finding.retry is False:
+    too_late = record.attempt is not None and _began_too_late(record.attempt, finding)
+    if crashed and finding.retry is False and not too_late:
         return Decision(DecisionKind.GIVE_UP, finding.text)
     if record.restarts >= settings.max_restarts:
         times = "1 restart" if record.restarts == 1 else f"{record.restarts} restarts"
@@ -86,12 +88,18 @@ def not_ready(cause: str, host: Host | None, gpu: GpuReading, state_bytes: int) 
     return ""
 
 
+def _began_too_late(attempt: Attempt, finding: Finding) -> bool:
+    """The dataset was changed meanwhile, so that a step within an epoch lies behind the end; whole epochs never do."""
+    within_epoch = attempt.counted_from is not None and attempt.first_step > attempt.counted_from
+    return finding.cause == "already_finished" and within_epoch
+
+
 def _to_quarantine(record: RunRecord, finding: Finding) -> tuple[str, ...]:
     """The checkpoint that this attempt began from, if it failed to load, or if two attempts died on it at once."""
     attempt = record.attempt
     if attempt is None or attempt.resumed_from is None:
         return ()
-    if finding.cause == "state_unloadable":
+    if finding.cause == "state_unloadable" or _began_too_late(attempt, finding):
         return (attempt.resumed_from,)
     before = record.attempts[-2] if len(record.attempts) > 1 else None
     if before is None or before.resumed_from != attempt.resumed_from:

@@ -63,8 +63,15 @@ def start_points(
         if checkpoint.sound and not _hindrance(checkpoint, record, asked):
             points.append(_start_at(checkpoint, record, asked, folder))
     if chosen is None and settings.from_beginning and record.attempts:
-        points.append(StartPoint(None, 0))  # never for one that we have not seen train: its files are not ours
+        points.append(beginning(asked))  # never for one that we have not seen train: its files are not ours
     return points
+
+
+def beginning(asked: Asked) -> StartPoint:
+    """Where the script itself begins: from nothing, unless its own options say otherwise."""
+    if asked.begins_within:
+        return StartPoint(None, 0, text="where the script begins", counted_from=None, epochs_before=None)
+    return StartPoint(None, 0)
 
 
 def order(checkpoint: Checkpoint) -> tuple[bool, int, int, float]:
@@ -98,6 +105,8 @@ def nothing_left(
         return False
     if any(c.epoch is not None and asked.epochs is not None and c.epoch < asked.epochs for c in ends):
         return False  # more epochs were asked for since
+    if any(c.step is not None and total is not None and c.step < total for c in ends):
+        return False
     return final_weights_at >= max((c.saved_at for c in found), default=0.0)
 
 
@@ -109,17 +118,34 @@ def to_complete(
     The trainer writes NAME-state before NAME.safetensors, which equals its model.safetensors in the saved precision.
     """
     for checkpoint in placed(checkpoints, record, asked):
-        if not (checkpoint.final and checkpoint.kind is CheckpointKind.STATE and checkpoint.sound):
-            continue
-        whole = _is_last(checkpoint, record, asked) and checkpoint.aside == NOTHING_LEFT
-        if whole and (final_weights_at is None or final_weights_at < checkpoint.saved_at):
+        state = checkpoint.kind is CheckpointKind.STATE and checkpoint.sound and checkpoint.aside == NOTHING_LEFT
+        # Also an epoch's state, where the script asks for no more than that epoch now.
+        at_the_end = checkpoint.final or checkpoint.step == record.total_steps
+        missing = final_weights_at is None or final_weights_at < checkpoint.saved_at
+        if state and at_the_end and missing and not _beyond(checkpoint, record):
             return checkpoint
     return None
 
 
+def trained_too_far(record: RunRecord, checkpoints: Sequence[Checkpoint], asked: Asked) -> Checkpoint | None:
+    """A checkpoint of this training that holds more steps than are asked for now: going on would throw it away."""
+    found = [c for c in placed(checkpoints, record, asked) if c.sound and c.aside == NOTHING_LEFT]
+    return next((c for c in sorted(found, key=order, reverse=True) if _beyond(c, record)), None)
+
+
+def _beyond(checkpoint: Checkpoint, record: RunRecord) -> bool:
+    return checkpoint.step is not None and record.total_steps is not None and checkpoint.step > record.total_steps
+
+
 def ahead_of(point: StartPoint, checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
     """The stamps of the placed checkpoints that hold a later step than a starting point."""
-    return tuple(c.stamp for c in checkpoints if (c.step or 0) > point.first_step)
+
+    def lies_ahead(checkpoint: Checkpoint) -> bool:
+        if checkpoint.step is not None and point.counted_from is not None:
+            return checkpoint.step > point.first_step
+        return point.epochs_before is not None and (checkpoint.epoch or 0) > point.epochs_before
+
+    return tuple(c.stamp for c in checkpoints if lies_ahead(c))
 
 
 def cures(versions: Mapping[str, str]) -> tuple[str, ...]:
@@ -191,8 +217,8 @@ def _placed(checkpoint: Checkpoint, record: RunRecord, asked: Asked, ledger: dic
     if found.sound:
         if found.stamp in record.quarantined:
             aside = QUARANTINED
-        elif found.saved_at < record.files_since:
-            aside = EARLIER
+        elif found.saved_at < record.files_since and found.stamp not in ledger:
+            aside = EARLIER  # what stands in the ledger was seen being written, whatever the clock says
         else:
             aside = _hindrance(found, record, asked)
     return replace(found, aside=aside)
@@ -208,8 +234,11 @@ def _hindrance(checkpoint: Checkpoint, record: RunRecord, asked: Asked) -> str:
     in_name = checkpoint.epoch is not None and checkpoint.step_in_name is None
     if step is None and (not in_name or per_epoch or (checkpoint.final and asked.epochs is None)):
         return "at which step it was saved cannot be told"
-    accumulates = (record.accumulation or asked.accumulation) > 1
-    if accumulates and step is not None and per_epoch and step % per_epoch and not _renumbers(record, asked):
+    if asked.sets_initial_step and step is None:
+        return "the script's own --initial_step stands in the way: how many steps an epoch has is not known"
+    accumulates = max(record.accumulation or 1, asked.accumulation) > 1
+    skips = asked.sets_initial_step or (step is not None and per_epoch and step % per_epoch)
+    if accumulates and skips and not _renumbers(record, asked):
         return "from within an epoch, and gradients are accumulated: the trainer would skip too much (its issue 2407)"
     return ""
 
@@ -224,12 +253,15 @@ def _is_last(checkpoint: Checkpoint, record: RunRecord, asked: Asked) -> bool:
 def _start_at(checkpoint: Checkpoint, record: RunRecord, asked: Asked, folder: PurePath) -> StartPoint:
     step, per_epoch = checkpoint.step, record.steps_per_epoch
     of_weights = checkpoint.kind is CheckpointKind.WEIGHTS
-    load = ("--network_weights" if of_weights else "--resume", str(folder / checkpoint.name))
+    path = str(folder / checkpoint.name)
+    # An empty --resume is none: the script's own would be loaded over the weights.
+    load = ("--network_weights", path, "--resume", "") if of_weights and asked.begins_within else ("--resume", path)
+    load = ("--network_weights", path) if of_weights and not asked.begins_within else load
     text = f"from the weights of {_where(checkpoint)}" if of_weights else f"from {_where(checkpoint)}"
     if step is not None and record.total_steps is not None and _renumbers(record, asked):
         options: tuple[str, ...] = (*load, "--initial_step", "0", "--max_train_steps", str(record.total_steps - step))
         return StartPoint(checkpoint.stamp, step, options, text, counted_from=step, epochs_before=None, renumbered=True)
-    if step is None or not per_epoch or step % per_epoch == 0:
+    if step is None or not per_epoch or (step % per_epoch == 0 and not asked.sets_initial_step):
         epochs = step // per_epoch if step is not None and per_epoch else checkpoint.epoch or 0
         options = (*load, "--initial_epoch", str(epochs + 1))
         more = _too_many(record, step or 0)

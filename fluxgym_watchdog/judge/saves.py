@@ -70,9 +70,19 @@ def foresee(
     return saves
 
 
+def heeded(asked: Asked, save_options: Sequence[str]) -> tuple[str, ...]:
+    """Of a chosen interval what still holds: nothing where the script, edited since, itself saves as often or more."""
+    values = dict(zip(save_options[::2], save_options[1::2], strict=False))
+    epochs = values.get("--save_every_n_epochs")
+    if epochs and asked.save_every_epochs and asked.save_every_epochs <= int(epochs):
+        return ()
+    return () if "--save_every_n_steps" in values and asked.save_every_steps else tuple(save_options)
+
+
 def chosen(asked: Asked, save_options: Sequence[str]) -> Asked:
     """What the script asks for, with the save interval that its user has chosen instead."""
-    values = dict(zip(save_options[::2], save_options[1::2], strict=False))
+    held = heeded(asked, save_options)
+    values = dict(zip(held[::2], held[1::2], strict=False))
     epochs, steps = values.get("--save_every_n_epochs"), values.get("--save_every_n_steps")
     return replace(
         asked,
@@ -119,7 +129,7 @@ def deletable(record: RunRecord, checkpoints: Sequence[Checkpoint]) -> tuple[Che
     states = sorted((c for c in checkpoints if c.kind is CheckpointKind.STATE), key=lambda c: -c.saved_at)
     if record.state is RunState.FINISHED and any(c.aside == NOTHING_LEFT for c in checkpoints):
         return tuple(states)
-    needed = max((c for c in states if _useful(c)), key=order, default=None)
+    needed = _best(states)
     if record.state not in LIVE_STATES:
         return tuple(c for c in states if c is not needed)
     begun = record.attempt.resumed_from if record.attempt else None
@@ -130,10 +140,18 @@ def deletable(record: RunRecord, checkpoints: Sequence[Checkpoint]) -> tuple[Che
 def prunable(record: RunRecord, checkpoints: Sequence[Checkpoint]) -> tuple[Checkpoint, ...]:
     """Of those, what can go without a thought: the next best that is sound stays, as a second way back."""
     found = deletable(record, checkpoints)
-    if len(found) == sum(c.kind is CheckpointKind.STATE for c in checkpoints):
-        return found  # nothing is needed any more
-    spare = max((c for c in found if _useful(c)), key=order, default=None)
+    if record.state is RunState.FINISHED and any(c.aside == NOTHING_LEFT for c in checkpoints):
+        return found
+    if not any(c.sound for c in checkpoints if c.kind is CheckpointKind.STATE):
+        return ()  # copied without their times, perhaps: the last way back is not thrown away without a thought
+    spare = _best(found)
     return tuple(c for c in found if c is not spare)
+
+
+def _best(states: Sequence[Checkpoint]) -> Checkpoint | None:
+    """The state that a restart takes; where all are set aside, the one that its user would try next."""
+    usable = [c for c in states if _useful(c)] or [c for c in states if c.sound]
+    return max(usable, key=order, default=None)
 
 
 def in_bytes(number: int) -> str:

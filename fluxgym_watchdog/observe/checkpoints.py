@@ -31,14 +31,15 @@ class CheckpointReader:
     listed, so that thousands of checkpoints cost little at every tick.
     """
 
-    def __init__(self, run_folder: Path, output_name: str) -> None:
-        """`output_name` is the trainer's --output_name, which all names of its checkpoints begin with."""
+    def __init__(self, run_folder: Path, output_name: str, save_model_as: str = "safetensors") -> None:
+        """`output_name` is the trainer's --output_name, which all names of its checkpoints begin with; `save_model_as`
+        the format of its weights, of which only the final ones are looked for where it is another."""
         self._folder = run_folder
         name = re.escape(output_name)
         self._name = re.compile(
             rf"{name}(?:-(?P<epoch>\d{{6,18}})|-step(?P<step>\d{{8,18}}))?(?P<end>-state|\.safetensors)"
         )
-        self._final_weights = f"{output_name}.safetensors"
+        self._final_weights = f"{output_name}.{save_model_as}"
         self._known: dict[str, tuple[_Fingerprint, Checkpoint]] = {}
 
     def read(self) -> tuple[Checkpoint, ...]:
@@ -58,8 +59,18 @@ class CheckpointReader:
 
     def final_weights_at(self) -> float | None:
         """When the final weights (NAME.safetensors) were written, wall clock; None where there are no sound ones."""
+        if not self._final_weights.endswith(".safetensors"):
+            return self._written_at(self._folder / self._final_weights)
         checkpoint = self._checkpoint(self._final_weights)
         return checkpoint.saved_at if checkpoint is not None and checkpoint.sound else None
+
+    def _written_at(self, path: Path) -> float | None:
+        """When a file of another format was written: whether it is whole cannot be told without running it."""
+        try:
+            there = path.stat()
+        except (OSError, ValueError):
+            return None
+        return there.st_mtime if stat.S_ISREG(there.st_mode) and there.st_size else None
 
     def trained(self) -> Trained:
         """What the newest sound weights tell of the training that wrote them; all unknown where there are none."""

@@ -71,3 +71,67 @@ def test_paths_are_what_the_script_names_in_plain_text() -> None:
     by_the_shell = "--dataset_config $HERE/dataset.toml --t5xxl ~/t5.sft --clip_l /a*"
     found = options.named_paths(script(f"--ae /models/ae.sft --output_dir 'my loras' {by_the_shell}"))
     assert found == {"--ae": "/models/ae.sft", "--output_dir": "my loras"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'ARGS=(--max_train_epochs 4)\naccelerate launch x_train_network.py "${ARGS[@]}"',
+        "accelerate launch x_train_network.py --loss_type l2 $OPTS",
+        'train() { accelerate launch x_train_network.py "$@"; }',
+        "accelerate launch x_train_network.py --highvram $(cat args.txt)",
+        "accelerate launch x_train_network.py --sdpa --max_train_ep 4",
+    ],
+)
+def test_options_that_cannot_be_seen_are_not_taken_for_missing(text: str) -> None:
+    found = options.asked(read(text.encode()))
+    assert found.total_steps(40) is None
+
+
+def test_a_value_that_the_shell_makes_hides_nothing_else() -> None:
+    assert options.asked(script("--output_dir $HOME/x --max_train_epochs 4")).total_steps(40) == 160
+    assert options.asked(script('--output_dir "$OUT"')).total_steps(40) == 1600
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"), [("$OUT", True), ("~/loras", True), ("'my loras'", False), ("/a/b", False), ("`pwd`", True)]
+)
+def test_a_folder_that_cannot_be_told(text: str, hidden: bool) -> None:
+    assert options.hides(script(f"--output_dir {text}"), "--output_dir") is hidden
+    assert not options.hides(script(""), "--output_dir")
+
+
+@pytest.mark.parametrize(
+    ("rest", "elsewhere"),
+    [
+        ("", False),
+        (">my.log", True),
+        (">>my.log 2>&1", True),
+        ("1> my.log", True),
+        ("&>my.log", True),
+        ("2>errors.log", False),
+        ("2>&1", False),
+        ("2>&1 | tee my.log", False),
+        ("| tee my.log > /dev/null", False),
+        ("> >(tee my.log)", False),
+        ("; echo done > done.txt", False),
+        ("\\\n", False),
+    ],
+)
+def test_output_that_goes_elsewhere(rest: str, elsewhere: bool) -> None:
+    assert options.writes_elsewhere(script(f"--loss_type l2 {rest}")) is elsewhere
+
+
+@pytest.mark.parametrize(
+    ("text", "begins", "sets"),
+    [
+        ("", False, False),
+        ("--resume x-state", True, False),
+        ("--initial_epoch 3", True, False),
+        ("--skip_until_initial_step --initial_step=80", True, True),
+        ("--network_weights w.safetensors", True, False),
+    ],
+)
+def test_where_the_script_itself_begins(text: str, begins: bool, sets: bool) -> None:
+    found = options.asked(script(text))
+    assert (found.begins_within, found.sets_initial_step) == (begins, sets)

@@ -107,6 +107,110 @@ def test_a_state_stands_in_the_ledger_once_however_many_supervisors_saw_it(
     assert len([t for t in short_training.events("checkpoint") if "000001" in t]) == 1
 
 
+# where a training ends, once more
+
+
+@pytest.mark.parametrize("faults", ["half_state@160", "crash@weights", "hang@weights"])
+def test_a_run_that_was_extended_does_not_end_with_its_old_weights(short_training: Training, faults: str) -> None:
+    assert short_training.run().ends() == 0
+    old = final_weights(short_training).read_bytes()
+    asked_for(short_training, 4)
+    resumed = short_training.supervise("resume", str(short_training.run_folder), faults=faults)
+    finished_exactly(short_training, resumed)
+    assert final_weights(short_training).read_bytes() != old
+    assert trained(final_weights(short_training)).epoch == 4
+
+
+def test_a_mistaken_choice_changes_nothing(short_training: Training, watchdogs: Watchdogs) -> None:
+    assert short_training.run().ends() == 0
+    refused = short_training.cli("resume", str(short_training.run_folder), "--from", "demo-lora-state")
+    assert refused.ends() == 2
+    assert "holds the last step" in refused.output
+    short_training.store.request("resume", checkpoint="demo-lora-state")
+    tick_until(watchdogs(), lambda: any("cannot be" in t for t in short_training.events("request")), "the answer")
+    assert short_training.state is RunState.FINISHED
+    again = short_training.run()
+    assert again.ends() == 0
+    assert "--from-beginning" in again.output
+    assert len(short_training.executed) == 80
+
+
+def test_a_finished_run_that_was_never_watched_is_not_trained_over(short_training: Training) -> None:
+    assert short_training.plain().ends() == 0
+    again = short_training.run()
+    assert again.ends() == 0
+    assert "--from-beginning" in again.output
+    assert len(short_training.executed) == 80
+
+
+def test_what_was_trained_beyond_what_is_asked_for_now_is_not_thrown_away(training: Training) -> None:
+    assert training.run(faults="crash@180", auto_resume=False).ends() != 0
+    asked_for(training, 3)
+    refused = training.supervise("resume", str(training.run_folder))
+    assert refused.ends() == 93
+    assert "demo-lora-000004-state holds step 160, and the train script asks for 120" in training.record.reason
+    asked_for(training, 4)
+    completed = training.supervise("resume", str(training.run_folder))
+    assert completed.ends() == 0, completed.output
+    assert trained(final_weights(training)).metadata["ss_steps"] == "160"
+    assert len(training.executed) == 179
+
+
+def test_resuming_over_the_dead_heeds_what_is_asked(training: Training) -> None:
+    """The machine went down: the record still calls the run live."""
+    started = training.run(*PARKED, faults="stop@130", auto_resume=False)
+    training.parked()
+    started.process.kill()
+    started.process.wait()
+    for process in training.marked():
+        psutil.Process(process.pid).kill()
+    training.nothing_left()
+    assert training.state is RunState.TRAINING
+    resumed = training.supervise(
+        "resume", str(training.run_folder), "--from", "demo-lora-000002-state", auto_resume=False
+    )
+    assert resumed.ends() == 0, resumed.output
+    assert training.record.attempts[-1].first_step == 80
+    assert training.lineage == list(range(1, 241))
+
+
+# options that cannot be seen, and a start of the script's own
+
+
+def test_options_in_an_array_are_believed_as_the_trainer_tells_them(training: Training) -> None:
+    text = training.script.read_text().replace("--max_train_epochs 6", '"${ARGS[@]}"')
+    training.script.write_text(f"ARGS=(--max_train_epochs 6)\n{text}")
+    finished_exactly(training, training.run(faults="crash@130,crash@200"))
+
+
+@pytest.mark.parametrize(
+    "own", ["--initial_epoch 3", "--skip_until_initial_step --initial_step 80"], ids=["its epoch", "its step"]
+)
+def test_a_script_that_begins_within_is_gone_on_with(training: Training, own: str) -> None:
+    training.lay_out(own)
+    started = training.run(faults="crash@130,crash@200")
+    assert started.ends() == 0, started.output
+    assert training.lineage == list(range(81, 241))
+
+
+def test_a_copy_of_a_run_that_was_never_watched_does_not_write_into_the_original(short_training: Training) -> None:
+    assert short_training.plain(DEMO_FAULTS="crash@60").ends() != 0
+    copy = short_training.run_folder.with_name("experiment")
+    shutil.copytree(short_training.run_folder, copy)
+    refused = short_training.cli("resume", str(copy))
+    assert refused.ends() == 2
+    assert "another run's folder" in refused.output
+
+
+def test_output_that_goes_elsewhere_is_no_silence(short_training: Training) -> None:
+    text = short_training.script.read_text().rstrip("\\\n ")
+    short_training.script.write_text(f"{text} >my.log 2>&1\n")
+    started = short_training.run()
+    assert started.ends() == 0, started.output
+    assert short_training.events("silent")
+    assert short_training.lineage == list(range(1, 81))
+
+
 # runs that were never watched
 
 

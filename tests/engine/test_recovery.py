@@ -138,7 +138,7 @@ def test_an_unreadable_record_is_never_written_over(
     watchdog.train(short_training.script)
     finish(watchdog, short_training)
     before = (short_training.store.folder / "run.json").read_bytes()
-    monkeypatch.setattr("fluxgym_watchdog.store._text", lambda path: (_ for _ in ()).throw(OSError(5, "I/O error")))
+    monkeypatch.setattr("fluxgym_watchdog.store.text_of", lambda path: (_ for _ in ()).throw(OSError(5, "I/O error")))
     with pytest.raises(OSError, match="cannot be read"):
         watchdog.train(short_training.script)
     assert (short_training.store.folder / "run.json").read_bytes() == before

@@ -478,3 +478,11 @@ def test_an_accelerate_that_cannot_load_its_own_states_is_told_from_a_broken_sta
     assert judge_end(ended(log(lines, step=0, resumed=True)), NOW).cure == LOAD_WHOLE
     assert find_cause(log(lines, step=0), 1) is UNKNOWN  # nothing was resumed: some other KeyError
     assert find_cause(log(lines, step=9, resumed=True), 1) is UNKNOWN
+
+
+def test_what_fails_once_the_state_is_loaded_is_not_its_doing() -> None:
+    lines = raised(
+        "OSError: [Errno 5] Input/output error: '/mnt/nas/1.png'", first="Traceback (most recent call last):"
+    )
+    assert find_cause(log(lines, step=0, resumed=True), 1) is STATE_UNLOADABLE
+    assert find_cause(log(lines, step=0, resumed=True, total_steps=240), 1) is UNKNOWN

@@ -222,3 +222,12 @@ def test_what_lacks_only_a_file_is_completed_whatever_its_budget(finding: Findin
     assert decide(record(restarts=restarts), finding, SETTINGS, 0, all_trained=True).kind is DecisionKind.COMPLETE
     observed = record(restarts=restarts, auto_resume=False)
     assert decide(observed, finding, SETTINGS, 0, all_trained=True).kind is DecisionKind.ASK
+
+
+def test_a_step_that_lies_behind_the_end_by_now_is_given_up_for_an_epoch() -> None:
+    late = replace(HOPELESS, cause="already_finished")
+    within = attempt(2, resumed_from=STAMP, first_step=75, counted_from=40)
+    decision = decide(record(attempts=(attempt(1), within)), late, SETTINGS, 0)
+    assert (decision.kind, decision.quarantine) == (DecisionKind.RESTART, (STAMP,))
+    whole = attempt(2, resumed_from=STAMP, first_step=80, counted_from=80, epochs_before=2)
+    assert decide(record(attempts=(attempt(1), whole)), late, SETTINGS, 0).kind is DecisionKind.GIVE_UP

@@ -21,12 +21,14 @@ from fluxgym_watchdog.judge.resume import (
     NOTHING_LEFT,
     QUARANTINED,
     absolute_step,
+    ahead_of,
     cures,
     ledger_line,
     nothing_left,
     placed,
     start_points,
     to_complete,
+    trained_too_far,
 )
 from fluxgym_watchdog.records import (
     Asked,
@@ -471,3 +473,57 @@ def test_whether_anything_is_left(run: RunRecord, found: tuple[Checkpoint, ...],
 def test_versions_that_cannot_load_their_own_states(accelerate: str, torch: str, cured: bool) -> None:
     assert bool(cures({"accelerate": accelerate, "torch": torch})) is cured
     assert not cures({})
+
+
+# scripts that begin somewhere of their own
+
+
+def test_a_script_s_own_resume_is_not_loaded_over_the_weights() -> None:
+    own = replace(ASKED, begins_within=True)
+    (found, beginning) = start_points(record(), (weights(2),), FOLDER, SETTINGS, own)
+    assert found.options[:4] == ("--network_weights", "/outputs/x/x-000002.safetensors", "--resume", "")
+    assert (beginning.counted_from, beginning.epochs_before) == (None, None)
+
+
+def test_a_script_s_own_initial_step_is_overridden_by_one() -> None:
+    own = replace(ASKED, begins_within=True, sets_initial_step=True)
+    found = start_points(record(), (state(2, 80),), FOLDER, SETTINGS, own)
+    assert found[0].options[-3:] == ("--skip_until_initial_step", "--initial_step", "80")
+    assert (found[0].counted_from, found[0].epochs_before) == (80, None)
+    accumulates = start_points(record(accumulation=2), (state(2, 80),), FOLDER, SETTINGS, own)
+    assert [p.checkpoint for p in accumulates] == [None]
+
+
+def test_more_accumulation_than_before_is_heeded() -> None:
+    found = by_name(record(accumulation=1), step_state(3, 20), asked=replace(ASKED, accumulation=2))
+    assert "gradients are accumulated" in found["x-step00000020-state"][1]
+
+
+# fewer steps asked for than were trained
+
+
+def test_a_state_of_the_last_step_that_is_asked_for_now_completes_the_run() -> None:
+    run = record(total_steps=120)
+    asked = Asked(epochs=3)
+    assert to_complete(run, (state(2, 80), state(3, 120)), None, asked) == replace(
+        state(3, 120), step=120, aside=NOTHING_LEFT
+    )
+    assert to_complete(run, (state(4, 160),), None, asked) is None
+    assert trained_too_far(run, (state(2, 80), state(4, 160)), asked) is not None
+    assert trained_too_far(run, (state(2, 80), state(3, 120)), asked) is None
+
+
+# clocks and ledgers
+
+
+def test_what_was_seen_being_written_is_this_training_s_whatever_the_clock_says() -> None:
+    old = state(2, 80, saved_at=NOW - 5000)
+    assert by_name(record(), old)[old.name][1] == EARLIER
+    assert by_name(record(ledger=(LedgerLine(old.stamp, 80, 1),)), old)[old.name] == (80, "")
+
+
+def test_going_back_by_epochs_leaves_later_epochs_behind() -> None:
+    unknown = record(steps_per_epoch=None, total_steps=None)
+    found = placed((state(1, 40), state(2, 80), state(3, 120)), unknown, ASKED)
+    point = StartPoint(found[0].stamp, 0, counted_from=None, epochs_before=1)
+    assert ahead_of(point, found) == (found[1].stamp, found[2].stamp)

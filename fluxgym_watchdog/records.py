@@ -110,7 +110,10 @@ class ProcessTree:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU at one tick; None: the driver does not tell. `processes` maps pid to its GPU memory in bytes."""
+    """One GPU at one tick; None: the driver does not tell. `processes` maps pid to its GPU memory in bytes.
+
+    `slowed` is why its clocks are held down, in words; '' where they are not, or the driver does not tell.
+    """
 
     index: int
     uuid: str
@@ -122,6 +125,7 @@ class Gpu:
     power_w: float | None = None
     power_limit_w: float | None = None
     processes: Mapping[int, int] = field(default_factory=dict)
+    slowed: str = ""
 
 
 @dataclass(frozen=True, slots=True)

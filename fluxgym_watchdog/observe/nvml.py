@@ -136,6 +136,7 @@ class Nvml:
             power_w=None if power is None else power / 1000,  # NVML counts milliwatts
             power_limit_w=None if limit is None else limit / 1000,
             processes=_used_by(processes),
+            slowed=_slowed(value("nvmlDeviceGetCurrentClocksThrottleReasons")),
         )
 
     def _value(self, errors: list[Exception], name: str, *args: Any) -> Any:
@@ -194,6 +195,19 @@ _ADVICE = {
     "NVMLError_ResetRequired": "the GPU needs a reset: reboot",
     "NVMLError_NoPermission": "this user may not use the GPU",
 }
+
+
+SLOWED = (
+    (0x20 | 0x40, "by its heat"),
+    (0x80, "by its power supply"),
+    (0x08, "by its hardware: heat, power supply or a fast trigger"),
+    (0x04, "by its power limit"),
+)
+"""nvml.h, nvmlClocksThrottleReason…: bits of the reasons that say something about the machine, the worst first."""
+
+
+def _slowed(reasons: Any) -> str:
+    return next((words for bits, words in SLOWED if isinstance(reasons, int) and reasons & bits), "")
 
 
 def _used_by(processes: tuple[Any, ...]) -> dict[int, int]:

@@ -110,6 +110,8 @@ def host(seen: Seen) -> str:
         if gpu.processes:
             count = many(len(gpu.processes), "process")
             rows.append((f"On GPU {gpu.index}", f"{count}, {memory(sum(gpu.processes.values()))}", 0.0))
+        if gpu.slowed:
+            rows.append((f"GPU {gpu.index} is slowed", gpu.slowed, 0.0))
     cells = "".join(
         f"<div><dt>{name}</dt><dd class='{'wd-bad' if share > 0.95 else ''}'>{escape(text)}</dd></div>"
         for name, text, share in rows

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from fluxgym_watchdog.observe.gpu import SIMULATED, GpuReader, gpus_of_run, read_simulated
-from fluxgym_watchdog.observe.nvml import check_pynvml
+from fluxgym_watchdog.observe.nvml import Nvml, check_pynvml
 from fluxgym_watchdog.records import Gpu, GpuReading
 
 
@@ -46,6 +47,7 @@ class FakeNvml:
         self.errors: dict[object, Exception] = {}
         self.inits = 0
         self.name: str | bytes = "NVIDIA Test 24GB"
+        self.reasons: object = 0
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if not name.startswith("nvml"):
@@ -88,6 +90,9 @@ class FakeNvml:
 
     def _Temperature(self, _: int) -> int:  # noqa: N802
         return 61
+
+    def _CurrentClocksThrottleReasons(self, _: int) -> object:  # noqa: N802
+        return self.reasons
 
     def _UUID(self, index: int) -> str:  # noqa: N802
         return f"GPU-{index}0000000"
@@ -410,3 +415,30 @@ BOTH = GpuReading("nvml", (A, B))
 )
 def test_the_gpus_of_a_run(pids: list[int], visible: str | None, expected: tuple[Gpu, ...]) -> None:
     assert gpus_of_run(BOTH, pids, visible) == expected
+
+
+@pytest.mark.parametrize(
+    ("reasons", "words"),
+    [
+        (0, ""),
+        (0x1 | 0x2, ""),  # idle, and clocks that somebody has set
+        (0x4, "by its power limit"),
+        (0x4 | 0x20, "by its heat"),
+        (0x40, "by its heat"),
+        (0x80 | 0x8, "by its power supply"),
+        (0x8, "by its hardware: heat, power supply or a fast trigger"),
+        (None, ""),
+    ],
+)
+def test_why_a_gpu_is_slowed(reasons: object, words: str) -> None:
+    nvml = FakeNvml()
+    nvml.reasons = reasons
+    assert Nvml(lambda: nvml, time.monotonic).read().gpus[0].slowed == words
+
+
+def test_a_driver_that_does_not_tell_why_is_no_error() -> None:
+    nvml = FakeNvml()
+    nvml.errors["nvmlDeviceGetCurrentClocksThrottleReasons"] = NVMLError(3)
+    (gpu,) = Nvml(lambda: nvml, time.monotonic).read().gpus
+    assert gpu.slowed == ""
+    assert gpu.utilization_percent == 90

@@ -47,6 +47,7 @@ class Books:
         self._run_folder, self._cwd, self._journal, self._given = run_folder, cwd, journal, given
         self._checkpoints = checkpoints
         self._versions: Background[dict[str, str]] | None = None
+        self._said_of_script = False
         self._clearing = Background(lambda: prune.clear(given.output_dir), name="deleting")
         self._placed: tuple[tuple[Checkpoint, ...], RunRecord, tuple[Checkpoint, ...]] | None = None
 
@@ -121,7 +122,7 @@ class Books:
     def _enter(self, new: tuple[Checkpoint, ...], there: Sequence[Checkpoint]) -> None:
         """Puts what was just written into the ledger, and takes out what is no longer there."""
         record = self._journal.record
-        for checkpoint in new:
+        for checkpoint in sorted(new, key=lambda c: c.saved_at):
             if checkpoint.kind is CheckpointKind.STATE:
                 self._journal.tell("checkpoint", f"Saved {checkpoint.name}. It is sound.", "ok")
         lines = [resume.ledger_line(c, record.attempt, record.steps_per_epoch) for c in new if record.attempt]
@@ -157,24 +158,13 @@ class Books:
 
     def say_before(self, point: StartPoint, settings: Settings) -> None:
         """What its owner should know before an attempt begins; takes the closer saves that the settings ask for."""
-        given, record = self._given, self._journal.record
+        record = self._journal.record
         if record.unresumable:
             text = f"This run is watched, but cannot be resumed: {record.unresumable}."
             self._journal.tell("unresumable", text, "act")
-        if given.places:
-            moved = ", ".join(f"{option} {place}" for option, place in given.places.items())
-            self._journal.tell("paths", f"Paths of the train script are not on this machine; instead: {moved}.", "act")
-        if lost := {option: path for option, path in given.missing.items() if option not in given.places}:
-            named = ", ".join(f"{option} {path}" for option, path in lost.items())
-            self._journal.tell("paths", f"The train script names what is not on this machine: {named}.", "act")
-        if given.silent:
-            text = (
-                "The train script sends the training's output into a file of its own: only its files, GPU, CPU and disk"
-            )
-            self._journal.tell("silent", f"{text} tell how it is, and patience is longer.", "act")
-        if given.no_images:
-            named = ", ".join(given.no_images)
-            self._journal.tell("paths", f"{given.dataset} names folders that are not on this machine: {named}.", "act")
+        if not self._said_of_script:
+            self._said_of_script = True
+            self._say_of_script()
         if point.renumbered:
             text = "Epochs count from 1 again in this attempt, and so do the names of what it saves: older files of the"
             self._journal.tell("renumbered", f"{text} same names are written over.", "act")
@@ -187,6 +177,22 @@ class Books:
             self._journal.tell("saves", text)
             seen = replace(seen, offer=None)
         self.warn(seen)
+
+    def _say_of_script(self) -> None:
+        """What is odd about the train script on this machine: said once, not at every attempt."""
+        given = self._given
+        if given.places:
+            moved = ", ".join(f"{option} {place}" for option, place in given.places.items())
+            self._journal.tell("paths", f"Paths of the train script are not on this machine; instead: {moved}.", "act")
+        if lost := {option: path for option, path in given.missing.items() if option not in given.places}:
+            named = ", ".join(f"{option} {path}" for option, path in lost.items())
+            self._journal.tell("paths", f"The train script names what is not on this machine: {named}.", "act")
+        if given.silent:
+            text = "The train script sends the training's output into a file of its own: only checkpoints, GPU, CPU and"
+            self._journal.tell("silent", f"{text} disk tell how it is, and patience is longer.", "act")
+        if given.no_images:
+            named = ", ".join(given.no_images)
+            self._journal.tell("paths", f"{given.dataset} names folders that are not on this machine: {named}.", "act")
 
     def leave_behind(self, point: StartPoint) -> None:
         """Sets aside what lies ahead of where the user went back to, or the next crash would jump there again."""

@@ -50,6 +50,10 @@ stop_grace: 5
 ACCELERATE_BATCH = '@"{python}" -m fluxgym_watchdog.demo.accelerate %*\n'
 
 
+MODELS = ("unet/flux1-dev.sft", "clip/clip_l.safetensors", "clip/t5xxl_fp16.safetensors", "vae/ae.sft")
+"""What the demo's train script names, as FluxGym's does."""
+
+
 def create_fluxgym(folder: Path) -> None:
     """Lay out the demo in `folder`, which is created where needed. What the demo brings is written anew, runs that
     are already in outputs/ stay, and the story's failures will happen again."""
@@ -60,6 +64,9 @@ def create_fluxgym(folder: Path) -> None:
     _write(folder / "requirements.txt", "gradio\n")
     _write(folder / "watchdog.yaml", SETTINGS)
     _write(folder / "sd-scripts" / "flux_train_network.py", TRAINER_STUB)
+    for model in MODELS:
+        (folder / "models" / model).parent.mkdir(parents=True, exist_ok=True)
+        _write(folder / "models" / model, "Stands where FluxGym keeps a model.\n")
     accelerate = folder / "bin" / "accelerate"
     _write(accelerate, ACCELERATE_STUB.format(python=sys.executable))
     accelerate.chmod(0o755)

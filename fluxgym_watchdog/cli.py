@@ -49,9 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     """Starts a train script under watch and stays with it to the end."""
     script = _script(options.script)
-    record, _ = Store(script.parent).read_record()
-    finished = record is not None and record.state is RunState.FINISHED
-    if (finished or glance(script.parent, settings_of(script.parent)).finished) and not options.from_beginning:
+    if _nothing_to_do(glance(script.parent, settings_of(script.parent))) and not options.from_beginning:
         say(f"{script.parent} is finished. To train it again from the beginning: --from-beginning")
         return FINISHED
     begin = lambda watchdog: watchdog.train(script)  # noqa: E731
@@ -63,13 +61,18 @@ def resume(options: argparse.Namespace) -> int:
     script = _script(script_of(run_folder_of(options.folder)))
     store = Store(script.parent)
     seen = glance(script.parent, settings_of(script.parent))
-    if seen.finished and not options.checkpoint:
+    if seen.finished and _nothing_to_do(seen) and not options.checkpoint:
         say(f"{script.parent} is finished: there is nothing left to train.")
         return FINISHED
     if options.checkpoint:
         _refuse_choice(script.parent, options.checkpoint, seen)
     begin = lambda watchdog: watchdog.resume(script, options.checkpoint)  # noqa: E731
     return _supervise(store, options, begin, _interrupts(), ends_training=True)
+
+
+def _nothing_to_do(seen: Glance) -> bool:
+    """Whether a run has finished, and its record knows it, or there is none."""
+    return seen.record.state is RunState.FINISHED or (seen.finished and seen.record.state not in LIVE_STATES)
 
 
 def _refuse_choice(run_folder: Path, name: str, seen: Glance) -> None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fluxgym_watchdog import starting
-from fluxgym_watchdog.act import launch, options
+from fluxgym_watchdog.act import launch
 from fluxgym_watchdog.act import script as train_script
 from fluxgym_watchdog.act.script import NotUnderstood, ScriptError
 from fluxgym_watchdog.act.stop import Stop, StopPhase
@@ -116,7 +116,7 @@ class Supervision:
                 raise
             nothing = given(content, None, self.cwd, self.run_folder)
             return nothing, f"the train script cannot be used: {error}", ""
-        hidden = [name for name in ("--output_dir", "--output_name") if options.hides(read, name)]
+        hidden = [name for name in ("--output_dir", "--output_name") if read.hides(name)]
         unresumable = f"{script.name}: {hidden[0]} is not plain text, so its states cannot be found" if hidden else ""
         return found, "", unresumable
 

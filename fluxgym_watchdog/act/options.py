@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -69,15 +68,7 @@ def output_name(script: Script, run_folder: Path) -> str:
 
 def named_paths(script: Script) -> dict[str, str]:
     """The files and folders that the script names in plain text, by option."""
-    found = {option: _plain(script, option) for option in PATHS}
-    # Quoted or not, a tilde and a wildcard may be the shell's to expand.
-    return {option: named for option, named in found.items() if named and not re.search(r"^~|[*?\[]", named)}
-
-
-def hides(script: Script, name: str) -> bool:
-    """Whether an option is given, but its value is the shell's to make."""
-    found = script.option(name)
-    return found is not None and (_plain(script, name) is None or found.startswith("~"))
+    return {option: named for option in PATHS if (named := _plain(script, option))}
 
 
 def writes_elsewhere(script: Script) -> bool:
@@ -94,22 +85,21 @@ def with_paths(places: Mapping[str, str]) -> Sequence[str]:
 def _says_more_elsewhere(script: Script) -> bool:
     """Whether options may come from where they cannot be seen: a file, an expansion that is no option's value, or a
     shortened name, which argparse takes as well."""
-    words = script.arguments[1:]
-    for before, word in zip(["", *words], words, strict=False):
-        whole = re.fullmatch(r"\$[@*]|\$\{?\w+(\[[@*]\])?\}?|\$\(.*\)|`.*`|%[*\w]+%?", word, re.DOTALL)
+    texts = script.arguments[1:]
+    words = script.words[len(script.words) - len(texts) :]
+    for before, text, word in zip(["", *texts], texts, words, strict=False):
         value = before.startswith("--") and not FLAGS.fullmatch(before)
-        if whole and (not value or re.search(r"[@*]", word)):
+        if word.expands and not text.startswith("--") and (not value or re.search(r"\$[@*]|[\[][@*]", text)):
             return True
-        name = word.partition("=")[0]
+        name = text.partition("=")[0]
         if name.startswith("--max_train_") and name not in ("--max_train_epochs", "--max_train_steps"):
             return True
     return script.option("--config_file") is not None
 
 
 def _plain(script: Script, name: str) -> str | None:
-    """An option's value; None where it is missing, empty, or the shell's to expand."""
-    found = script.option(name)
-    return None if not found or re.search(r"[$`%]" if os.name == "nt" else r"[$`]", found) else found
+    """An option's value; None where it is missing, empty, or the shell's to make."""
+    return None if script.hides(name) else script.option(name) or None
 
 
 def _number(script: Script, name: str) -> int | None:

@@ -30,10 +30,12 @@ class NotUnderstood(ScriptError):
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word of a shell command: its text without quotes, and where it ends in the script, in characters."""
+    """A word of a shell command: its text without quotes, where it ends in the script, in characters, and whether the
+    shell makes something else of it (variables, commands, a home folder)."""
 
     text: str
     end: int
+    expands: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +53,24 @@ class Script:
         return words[next(i for i, w in enumerate(words) if TRAINER.search(w)) :]
 
     def option(self, name: str) -> str | None:
-        """The value of an option as the trainer will see it (the last one counts; a flag has the value '')."""
-        found, words = None, self.arguments
-        for word, following in zip(words, [*words[1:], "--"], strict=True):
-            if word == name:
-                found = "" if following.startswith("--") else following
-            elif word.startswith(name + "="):
-                found = word[len(name) + 1 :]
+        """The value of an option as the trainer will see it (the last one counts; a flag has the value '').
+
+        What the shell would make of it is not in it: see `hides`.
+        """
+        return self._value(name)[0]
+
+    def hides(self, name: str) -> bool:
+        """Whether the value of an option is the shell's to make."""
+        return self._value(name)[1]
+
+    def _value(self, name: str) -> tuple[str | None, bool]:
+        found: tuple[str | None, bool] = (None, False)
+        words = list(zip(self.arguments, self.words[-len(self.arguments) :], strict=True))
+        for (text, word), (following, value) in zip(words, [*words[1:], ("--", Word("--", 0))], strict=True):
+            if text == name:
+                found = ("", False) if following.startswith("--") else (following, value.expands)
+            elif text.startswith(name + "="):
+                found = (text[len(name) + 1 :], word.expands)
         return found
 
 
@@ -155,14 +168,14 @@ def _shell_commands(text: str) -> Iterable[list[Word]]:
         else:
             word, i = _shell_word(text, i)
             if not redirected:
-                words.append(Word(word, i))
+                words.append(word)
             redirected = False
     yield words
 
 
-def _shell_word(text: str, i: int) -> tuple[str, int]:
+def _shell_word(text: str, i: int) -> tuple[Word, int]:
     """A word from position i on: its text with quotes removed (expansions stay as written), and where it ends."""
-    parts, n = [], len(text)
+    parts, n, expands = [], len(text), text[i] == "~"
     while i < n and text[i] not in " \t\n;&|()":
         if (match := _CONTINUED.match(text, i)) and text[match.end() : match.end() + 1] in _WORD_ENDS:
             break  # a continuation behind the word is not part of it
@@ -170,6 +183,10 @@ def _shell_word(text: str, i: int) -> tuple[str, int]:
         if end == i + 1 and text[i] in "<>":
             break
         piece = text[i:end]
+        if piece[0] == '"':
+            expands = expands or re.search(r"[$`]", re.sub(r"\\.", "", piece, flags=re.DOTALL)) is not None
+        else:
+            expands = expands or (piece[0] in "$`*?[" and not piece.startswith("$'"))
         if piece[0] == "'":
             parts.append(piece[1:-1])
         elif piece[0] == '"':
@@ -179,7 +196,7 @@ def _shell_word(text: str, i: int) -> tuple[str, int]:
         else:
             parts.append(piece)
         i = end
-    return "".join(parts), i
+    return Word("".join(parts), i, expands), i
 
 
 def _piece_end(text: str, i: int) -> int:
@@ -244,6 +261,6 @@ def _batch_commands(text: str) -> Iterable[list[Word]]:
         elif piece["word"] is not None:
             if not redirected:
                 plain = re.sub(r'"([^"]*)"?|\^(.)', lambda m: m[1] or m[2] or "", piece["word"])
-                words.append(Word(plain, piece.end()))
+                words.append(Word(plain, piece.end(), "%" in plain or "!" in plain))
             redirected = False
     yield words

@@ -94,11 +94,23 @@ def test_a_value_that_the_shell_makes_hides_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "hidden"), [("$OUT", True), ("~/loras", True), ("'my loras'", False), ("/a/b", False), ("`pwd`", True)]
+    ("text", "hidden"),
+    [
+        ("$OUT", True),
+        ('"$OUT/x"', True),
+        ("~/loras", True),
+        ("`pwd`", True),
+        ("/a/*", True),
+        ("'my $loras `x`'", False),
+        ("/a/b\\$c", False),
+        ('"a * b"', False),
+        ("\"it's $x and that's it\"", True),
+        ("$'a\\tb'", False),
+    ],
 )
 def test_a_folder_that_cannot_be_told(text: str, hidden: bool) -> None:
-    assert options.hides(script(f"--output_dir {text}"), "--output_dir") is hidden
-    assert not options.hides(script(""), "--output_dir")
+    assert script(f"--output_dir {text}").hides("--output_dir") is hidden
+    assert not script("").hides("--output_dir")
 
 
 @pytest.mark.parametrize(

@@ -411,10 +411,11 @@ def patch(source: bytes, *, edited_too: bool = False) -> bytes:
         ending = own_ending or usual_ending or b"\n"
         inner = [anchor.indent + line.encode(encoding) if line else b"" for line in text.split("\n")[1:-1]]
         block = _frame(anchor.block, inner, indent=anchor.indent, added="" if own_ending else "newline")
+        text = ending.join(block)
         if own_ending:
-            lines.insert(anchor.line, ending.join(block) + ending)
-        else:  # the marker tells that the line break before it is ours too
-            lines.insert(anchor.line, ending + ending.join(block))
+            lines.insert(anchor.line, text + ending)
+        else:  # the marker tells that the line break before it is ours too; below it may be the other block, with its own
+            lines.insert(anchor.line, ending + text + (ending if anchor.line == len(lines) else b""))
     patched = b"".join(lines)
     _verify(original, tree, patched)
     return patched
@@ -589,7 +590,8 @@ _MARKER = re.compile(
 class Block:
     """One of our blocks in a file: the bytes from `start` to `end` are what was inserted.
 
-    `added` names what was made for it: "newline" for the line break before it, "file" for the whole file.
+    `added` names what was made for it: "newline" for the line break before it, "file" for the whole file. A line break
+    that was made goes with the block, but for one that a line added later by others needs before it.
     """
 
     name: str
@@ -611,6 +613,7 @@ def _find_blocks(source: bytes, file: str = "app.py") -> list[Block]:
         ending = _line_ending(line)
         marker = _MARKER.fullmatch(line.removesuffix(ending))
         if marker and (marker[1] is not None) == (begun is not None):
+            number = begun[2] if begun else number  # the one that has no end, not the sound one after it
             break
         if marker and begun is None:
             added = (marker[2] or b"").decode()
@@ -619,7 +622,8 @@ def _find_blocks(source: bytes, file: str = "app.py") -> list[Block]:
             name, start, first_line, added = begun
             if name != marker[3].decode():
                 break
-            end = offset + len(line) - len(ending) * (added == "newline")
+            followed = number < len(lines)
+            end = offset + len(line) - len(ending) * (added == "newline" and followed)
             edited = marker[4] is not None and marker[4] != _checksum(lines[first_line : number - 1])
             blocks.append(Block(name, start, end, first_line, number, added, edited))
             begun = None
@@ -666,7 +670,10 @@ def _add_block(source: bytes | None, name: str, text: str, file: str, *, edited_
     first = source.splitlines(keepends=True)[:1]
     ending = (_line_ending(first[0]) if first else b"") or b"\n"
     framed = ending.join(_frame(name, os.fsencode(text).splitlines(), added=added))
-    framed = ending + framed if added == "newline" else framed + ending
+    if added == "newline":
+        framed = ending + framed
+    if added != "newline" or end == len(source):  # else the next line's break is there
+        framed += ending
     return source[:start] + framed + source[end:]
 
 

@@ -38,6 +38,13 @@ def test_the_requirement_is_added_once_and_reverts_to_the_byte(installer: Module
     assert (b"\r\n" in source) == (b"\r\n" in patched)
 
 
+@pytest.mark.parametrize("source", REQUIREMENTS.values(), ids=REQUIREMENTS)
+def test_a_line_that_the_user_adds_at_the_end_is_a_line(installer: ModuleType, source: bytes) -> None:
+    added = installer.patch_requirements(source) + b"mypkg==1\n"
+    assert b"mypkg==1" in added.splitlines()
+    assert installer.unpatch(added).splitlines() == [*source.splitlines(), b"mypkg==1"]
+
+
 @pytest.mark.parametrize(
     "source",
     [b"gradio\nNVIDIA_ML.py==12.0\n", b"nvidia-ml-py", "gradio\n".encode("utf-16"), b"gradio --hash=1 \\\n"],

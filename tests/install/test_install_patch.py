@@ -51,7 +51,7 @@ def test_tabs_stay_tabs(installer: ModuleType) -> None:
 def test_a_missing_final_newline_stays_missing_and_is_recorded(installer: ModuleType) -> None:
     patched = installer.patch(app_files.PATCHABLE["ends in Tabs, no final newline"])
     assert TAB + b" (newline added) >>>" in patched
-    assert not patched.endswith(b"\n")
+    assert patched.endswith(b"<<<\n")  # or a line that somebody adds would be part of the marker
 
 
 @pytest.mark.parametrize(("source", "reason"), app_files.REFUSED.values(), ids=app_files.REFUSED)
@@ -71,8 +71,10 @@ def test_the_snippet_to_insert_by_hand_is_the_one_whose_anchor_is_missing(instal
 @pytest.mark.parametrize("name", ["plain", "CRLF", "ends in Tabs, no final newline", "import inside try"])
 def test_edits_elsewhere_survive_unpatching(installer: ModuleType, name: str) -> None:
     source = app_files.PATCHABLE[name]
-    edited = b"# mine\n" + installer.patch(source).replace(b'"Start"', b'"Go"') + b"\n# also mine"
-    assert installer.unpatch(edited) == b"# mine\n" + source.replace(b'"Start"', b'"Go"') + b"\n# also mine"
+    edited = b"# mine\n" + installer.patch(source).replace(b'"Start"', b'"Go"') + b"# also mine"
+    ending = b"\r\n" if b"\r" in source else b"\n"
+    whole = source if source.endswith(b"\n") else source + ending
+    assert installer.unpatch(edited) == b"# mine\n" + whole.replace(b'"Start"', b'"Go"') + b"# also mine"
 
 
 def test_blocks_whose_line_endings_an_editor_changed_are_still_taken_out(installer: ModuleType) -> None:
@@ -128,6 +130,13 @@ def test_a_fork_without_one_of_the_two_gets_the_other(
     assert installer.patch(patched) == patched
     (note,) = installer._find_anchors(source)[1]
     assert told in note
+
+
+def test_a_lost_end_is_looked_for_where_the_block_begins(installer: ModuleType) -> None:
+    lines = installer.patch(app_files.PATCHABLE["plain"]).splitlines(keepends=True)
+    lines = [line for line in lines if b"<<< fluxgym-watchdog: supervise" not in line]
+    with pytest.raises(installer.RefusedError, match=r"app\.py line 6: a fluxgym-watchdog marker"):
+        installer.unpatch(b"".join(lines))
 
 
 def test_the_import_moved_into_tabs_at_the_very_end(installer: ModuleType) -> None:
@@ -239,6 +248,8 @@ def test_a_block_at_the_end_of_any_file_goes_out_without_a_trace(installer: Modu
     assert added.startswith(source or b"")
     assert installer._add_block(added, "git-config", '[filter "x"]\n\tclean = é', "config") == added
     assert installer._without_blocks(added, "config") == source
-    later = b"[core]\n" if added.endswith((b"\n", b"\r")) else b"\n[core]\n"  # what others add after us
-    renewed = installer._add_block(added + later, "git-config", "other", "config")
+    assert added.endswith((b"\n", b"\r"))
+    own = b"" if not source or source.endswith((b"\n", b"\r")) else installer._line_ending(added)
+    later = own + b"[core]\n"  # what others add after us, on a line of its own
+    renewed = installer._add_block(added + b"[core]\n", "git-config", "other", "config")
     assert installer._without_blocks(renewed, "config") == (source or b"") + later

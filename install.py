@@ -414,7 +414,7 @@ def patch(source: bytes, *, edited_too: bool = False) -> bytes:
         text = ending.join(block)
         if own_ending:
             lines.insert(anchor.line, text + ending)
-        else:  # the marker tells that the line break before it is ours too; below it may be the other block, with its own
+        else:  # the marker tells that the line break before it is ours too; a block below it has its own
             lines.insert(anchor.line, ending + text + (ending if anchor.line == len(lines) else b""))
     patched = b"".join(lines)
     _verify(original, tree, patched)
@@ -580,8 +580,11 @@ def _parse(source: bytes, what: str) -> ast.Module:
 # Blocks: what we add to a file, between markers ---------------------------------------------------
 
 BEGIN = b"# >>> fluxgym-watchdog: "
+_SECTION = b'[filter "fluxgym-watchdog"]'
 _MARKER = re.compile(
-    rb"[ \t\f]*# (?:>>> fluxgym-watchdog: ([a-z-]+)(?: \((newline|file) added\))? >>>"
+    rb"(?:[ \t\f]*|"
+    + re.escape(_SECTION)
+    + rb" )# (?:>>> fluxgym-watchdog: ([a-z-]+)(?: \((newline|file) added\))? >>>"
     rb"|<<< fluxgym-watchdog: ([a-z-]+)(?: ([0-9a-f]{8}))? <<<)[ \t]*"
 )
 
@@ -613,27 +616,26 @@ def _find_blocks(source: bytes, file: str = "app.py") -> list[Block]:
         ending = _line_ending(line)
         marker = _MARKER.fullmatch(line.removesuffix(ending))
         if marker and (marker[1] is not None) == (begun is not None):
-            number = begun[2] if begun else number  # the one that has no end, not the sound one after it
             break
         if marker and begun is None:
             added = (marker[2] or b"").decode()
             begun = (marker[1].decode(), offset - len(ending_before) * (added == "newline"), number, added)
         elif marker and begun is not None:
-            name, start, first_line, added = begun
+            name, start, first, added = begun
             if name != marker[3].decode():
                 break
             followed = number < len(lines)
             end = offset + len(line) - len(ending) * (added == "newline" and followed)
-            edited = marker[4] is not None and marker[4] != _checksum(lines[first_line : number - 1])
-            blocks.append(Block(name, start, end, first_line, number, added, edited))
+            edited = marker[4] is not None and marker[4] != _checksum(lines[first : number - 1])
+            blocks.append(Block(name, start, end, first, number, added, edited))
             begun = None
         offset, ending_before = offset + len(line), ending
     else:
         if begun is None:
             return blocks
-        number = begun[2]
+    first_line = begun[2] if begun else number  # the block that has no end, not the sound one after it
     raise RefusedError(
-        f"{file} line {number}: a fluxgym-watchdog marker (# >>> or # <<<) without its partner; "
+        f"{file} line {first_line}: a fluxgym-watchdog marker (# >>> or # <<<) without its partner; "
         "delete what is left of that block by hand, then try again"
     )
 
@@ -647,10 +649,15 @@ def _check_unedited(block: Block, file: str, *, edited_too: bool) -> None:
 
 
 def _frame(name: str, inner: list[bytes], *, indent: bytes = b"", added: str = "") -> list[bytes]:
-    """The lines of a block, without their ends: the closing marker holds a checksum of what is between."""
+    """The lines of a block, without their ends: the closing marker holds a checksum of what is between.
+
+    In git's configuration the opening marker stands on the line of our section: a comment above it would belong to the
+    section before, and be deleted with that.
+    """
     note = f" ({added} added)" if added else ""
     opening, closing = f"# >>> fluxgym-watchdog: {name}{note} >>>", f"# <<< fluxgym-watchdog: {name} "
-    return [indent + opening.encode(), *inner, indent + closing.encode() + _checksum(inner) + b" <<<"]
+    before = _SECTION + b" " if name == "git-config" else indent
+    return [before + opening.encode(), *inner, indent + closing.encode() + _checksum(inner) + b" <<<"]
 
 
 def _checksum(lines: list[bytes]) -> bytes:

@@ -118,7 +118,7 @@ REFUSED = {
         "only a block's end": (PLAIN + "# <<< fluxgym-watchdog: tab <<<\n", "line 22: a fluxgym-watchdog marker"),
         "blocks in each other": (
             PLAIN + "# >>> fluxgym-watchdog: tab >>>\n# <<< fluxgym-watchdog: supervise <<<\n",
-            "line 23: a fluxgym-watchdog marker",
+            "line 22: a fluxgym-watchdog marker",
         ),
     }.items()
 }

@@ -155,6 +155,39 @@ def test_an_update_without_a_place_for_the_blocks_gives_that_app_as_it_is(
     capsys.readouterr()
 
 
+@pytest.mark.parametrize("ended", [True, False], ids=["a final newline", "none"])
+def test_gits_own_changes_to_its_configuration_leave_our_section_whole(
+    installer: ModuleType, fluxgym: Path, ended: bool
+) -> None:
+    """Git takes a comment for part of the section above it, and deletes it with that one."""
+    config = fluxgym / ".git" / "config"
+    config.write_bytes(config.read_bytes() if ended else config.read_bytes().rstrip(b"\n"))
+    installer.install(fluxgym, yes=True)
+    git(fluxgym, "remote", "remove", "origin")
+    git(fluxgym, "remote", "add", "other", "https://example.invalid/x")
+    git(fluxgym, "remote", "remove", "other")
+    assert state(fluxgym) == INTACT
+    installer.install(fluxgym, yes=True)
+    installer.install(fluxgym, yes=True, repair=True)
+    installer.uninstall(fluxgym, yes=True)
+    assert b"watchdog" not in config.read_bytes()
+    assert state(fluxgym) == (False, False, "")
+
+
+def test_a_block_with_its_marker_above_the_section_is_renewed(installer: ModuleType, fluxgym: Path) -> None:
+    before = local_files(fluxgym)
+    config = fluxgym / ".git" / "config"
+    inner = '[filter "fluxgym-watchdog"]\n\trequired = false'
+    config.write_bytes(
+        installer._add_block(before["config"], "git-older", inner, "config").replace(b"-older", b"-config")
+    )
+    installer.install(fluxgym, yes=True)
+    assert config.read_bytes().count(b'[filter "fluxgym-watchdog"] # >>>') == 1
+    assert config.read_bytes().count(b'[filter "') == 1
+    installer.uninstall(fluxgym, yes=True)
+    assert local_files(fluxgym) == before
+
+
 def test_conflicts_look_as_without_us(installer: ModuleType, upstream: Path, fluxgym: Path) -> None:
     installer.install(fluxgym, yes=True)
     app = fluxgym / "app.py"

@@ -77,9 +77,10 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # no path may end an install half-way, by being printed
+    if arguments[:1] == ["--git-filter"]:  # what .git/config calls; see patches/git_config
+        return filter_for_git(*arguments[1:])
+    handlers = {ending: signal.signal(ending, signal.default_int_handler) for ending in _endings()}
     try:
-        if arguments[:1] == ["--git-filter"]:  # what .git/config calls; see patches/git_config
-            return filter_for_git(*arguments[1:])
         if "--test" in arguments:
             return run_tests([argument for argument in arguments if argument != "--test"])
         options = _parse_options(arguments)
@@ -106,13 +107,27 @@ def main(argv: list[str] | None = None) -> int:
         for snippet in refused.by_hand:
             print(f"\nTo insert by hand:\n\n{snippet}")
         return 1
+    except shutil.Error as error:  # of a folder that was copied: each file that failed, with its reason
+        failed = error.args[0]
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        print(f"Refused: {failed[0][1]}: {failed[0][2]}{more}", file=sys.stderr)
+        return 1
     except OSError as error:
         print(f"Refused: {error.filename or 'install.py'}: {error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 1
+    finally:
+        for ending, handler in handlers.items():
+            signal.signal(ending, handler)
     return 0
+
+
+def _endings() -> list[signal.Signals]:
+    """What ends a program, and here interrupts it as Ctrl+C does, so that what is half done is taken back."""
+    endings = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    return [ending for ending in endings if signal.getsignal(ending) != signal.SIG_IGN]  # as under nohup
 
 
 def _parse_options(arguments: list[str]) -> argparse.Namespace:
@@ -176,7 +191,7 @@ def install(
     with _alone_in(folder):
         if repair:  # as it was installed
             git, packages = git and not _declined(folder, "git"), packages and not _declined(folder, "packages")
-        repository = _find_repository(folder) if git else None
+        repository = _repository_for_filter(folder) if git else None
         if repair:
             faults = _faults(folder, app, repository)
             if not faults:
@@ -195,43 +210,51 @@ def install(
         choice = _choose_package(folder, python) if packages else Package(None, "its Python is left alone, as asked")
         edits += _requirements_edit(folder, repository, wanted=packages, edited_too=repair)
         _print_plan(folder, version, in_place=in_place, edits=edits, choice=choice)
-        if not git and _is_under_git(folder):
+        if not git and _find_local(folder) is not None:
             print("  Note: git will see the blocks, and an update that touches app.py stops until they are uninstalled")
         if dry_run:
             _print_diffs(edits)
             return
         _check_writable(folder, edits)
         _ask("Repair" if repair else "Install", yes)
-        _remove_leftovers(folder, app, repository)
+        _remove_leftovers(folder, app, repository.local if repository else None)
         for edit in edits:
             _keep_edited(edit)
-        existed = (folder / PACKAGE).exists()
-        if not in_place:
-            declined = [name for name, wanted in {"git": git, "packages": packages}.items() if not wanted]
-            record = _record(version, unpatch(before, edited_too=repair), after) | {"declined": declined}
-            _copy_package(folder / PACKAGE, record, app.stat())
+        programs = [folder / PACKAGE, *([repository.local.program.parent] if repository else [])]
+        new = [program for program in programs if not program.exists()]
+        declined = [name for name, wanted in {"git": git, "packages": packages}.items() if not wanted]
+        record = _record(version, unpatch(before, edited_too=repair), after) | {"declined": declined}
         try:
+            if not in_place:
+                _copy_package(folder / PACKAGE, record, app.stat())
+            else:
+                _renew_record(folder / PACKAGE, record)
+            if repository is not None:
+                _copy_filter(repository.local)
             _apply(edits)
         except BaseException:
-            if not existed:
-                shutil.rmtree(folder / PACKAGE, ignore_errors=True)
+            if BEGIN not in app.read_bytes():  # else it could not be taken back, and needs what it imports
+                for program in new:
+                    shutil.rmtree(program, ignore_errors=True)
             raise
         _install_package(choice, folder)
-        if repository is not None:
-            _refresh(repository, folder)
-            if not repair and (trouble := _update_trouble(repository, folder)):
-                print(f"Note: an update may stop at app.py: {trouble}")
+        gits_reason = _refresh(repository, folder) if repository is not None else ""
+        if repository is not None and not repair and (trouble := _update_trouble(repository, folder)):
+            print(f"Note: an update may stop at app.py: {'. '.join(filter(None, [trouble, gits_reason]))}")
         if repair and (faults := _faults(folder, app, repository)):
-            raise RefusedError(f"{'; '.join(faults)}. This needs --repair by the install.py of a fresh download")
+            advice = "This needs --repair by the install.py of a fresh download" if in_place else ""
+            raise RefusedError(". ".join(filter(None, ["; ".join(faults), gits_reason, advice])))
     print("Installed. Restart FluxGym to see the Watchdog tab.")
 
 
 def uninstall(folder: Path | None, *, yes: bool, dry_run: bool = False, purge: bool = False, git: bool = True) -> None:
     """Takes our blocks out of all files, then removes the package; runs and settings stay, unless `purge`."""
-    folder, app = _find_app(folder)
+    folder, app = _find_app(folder, app_needed=False)
     with _alone_in(folder):
-        repository = _find_repository(folder) if git else None
-        edits = [edit for edit in _removals(folder, app, repository) if edit.after != edit.before]
+        local = _find_local(folder) if git else None
+        edits = [edit for edit in _removals(folder, app, local) if edit.after != edit.before]
+        filter_ = local.program.parent if local is not None and not _other_worktrees_use(local, folder) else None
+        filter_ = filter_ if filter_ is not None and filter_.exists() else None
         target = folder / PACKAGE
         present = target.exists() and target.resolve() != (HERE / PACKAGE).resolve()  # else: unpacked over FluxGym
         if present:
@@ -240,10 +263,10 @@ def uninstall(folder: Path | None, *, yes: bool, dry_run: bool = False, purge: b
             path for path in (folder / SETTINGS, *sorted(folder.glob("outputs/*/.watchdog"))) if path.exists()
         ]
         purged = about_runs if purge else []
-        if not present and not edits and not purged:
+        if not present and not edits and not purged and filter_ is None:
             print(f"{folder}: FluxGym Watchdog is not installed here; nothing to do.")
             if not dry_run:
-                _remove_leftovers(folder, app, repository)
+                _remove_leftovers(folder, app, local)
             return
         for path in purged:
             if _is_supervised(path):
@@ -254,6 +277,8 @@ def uninstall(folder: Path | None, *, yes: bool, dry_run: bool = False, purge: b
         for edit in edits:
             print(f"  {_relative(edit.path, folder)}: {_describe_change(edit)}")
         print(f"  package: {'removed: ' + str(target) if present else 'none to remove'}")
+        if filter_ is not None:
+            print(f"  git's filter: removed: {filter_}")
         for path in purged:
             print(f"  deleted: {path}")
         if dry_run:
@@ -261,18 +286,23 @@ def uninstall(folder: Path | None, *, yes: bool, dry_run: bool = False, purge: b
             return
         _check_writable(folder, edits)
         _ask("Uninstall", yes)
-        _remove_leftovers(folder, app, repository)
+        _remove_leftovers(folder, app, local)
         packages = _read_record(target).get("installed_packages")
         _apply(edits)
+        if filter_ is not None:
+            _delete(filter_, filter_.parent)
         if present:
             _delete(target, folder)
         for path in purged:
             _delete(path, path.parent)
-        if repository is not None:
-            _refresh(repository, folder)
-            if stale := _taken_as_changed(repository, folder):
-                print(f"Note: git goes on taking {' and '.join(stale)} as changed; `git checkout` of them ends that")
+        if git:
+            _refresh_after_removal(folder)
+        left = [path for path in _our_files(folder, app, _find_local(folder)) if BEGIN in path.read_bytes()]
     print("Uninstalled. Restart FluxGym if it is running.")
+    if left:
+        print("Left as asked by --no-git (--uninstall without it takes our lines out of them):")
+        for path in left:
+            print(f"  {path}")
     if packages:
         print(f"{NEEDED} stays in FluxGym's Python, where other programs may use it.")
     if about_runs and not purge:
@@ -302,10 +332,10 @@ def print_status(folder: Path | None) -> None:
         print(f"  since:   {record.get('installed')}; app.py {'unchanged' if known else 'changed'} since then")
     if _is_installed(folder, app):
         try:
-            repository = _find_repository(folder)
-            for fault in _faults(folder, app, None if _declined(folder, "git") else repository):
+            faults, survival = _condition(folder, app)
+            for fault in faults:
                 print(f"  fault:   {fault} (--repair puts it right)")
-            print(f"  updates: {_survival(folder, app, repository)}")
+            print(f"  updates: {survival}")
         except RefusedError as refused:
             print(f"  updates: not known: {_without_secrets(str(refused))}")
     print(f"  GPU:     {_gpu_reading(folder)}")
@@ -315,10 +345,6 @@ def run_demo(port: int | None, folder: Path | None) -> None:
     """Creates the demo FluxGym, installs into it as a user would, and runs it until Ctrl+C."""
     if port is not None and _answers(port):
         raise RefusedError(f"port {port} is taken; choose another --port, or leave it out")
-    endings = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    endings = [ending for ending in endings if signal.getsignal(ending) != signal.SIG_IGN]  # as under nohup
-    for ending in endings:
-        signal.signal(ending, signal.default_int_handler)
     python = prepare_venv(".venv", [str(HERE)])
     root = Path(tempfile.mkdtemp(prefix="fluxgym-demo-")) if folder is None else folder.absolute()
     app: subprocess.Popen[bytes] | None = None
@@ -340,7 +366,7 @@ def run_demo(port: int | None, folder: Path | None) -> None:
     except KeyboardInterrupt:
         print("\nStopping the demo ...", flush=True)
     finally:
-        for ending in endings:
+        for ending in _endings():
             signal.signal(ending, signal.SIG_IGN)
         if app is not None:  # until then `root` may be anybody's folder
             _stop_demo(python, root, app)
@@ -411,11 +437,11 @@ def patch(source: bytes, *, edited_too: bool = False) -> bytes:
         ending = own_ending or usual_ending or b"\n"
         inner = [anchor.indent + line.encode(encoding) if line else b"" for line in text.split("\n")[1:-1]]
         block = _frame(anchor.block, inner, indent=anchor.indent, added="" if own_ending else "newline")
-        text = ending.join(block)
+        framed = ending.join(block)
         if own_ending:
-            lines.insert(anchor.line, text + ending)
+            lines.insert(anchor.line, framed + ending)
         else:  # the marker tells that the line break before it is ours too; a block below it has its own
-            lines.insert(anchor.line, ending + text + (ending if anchor.line == len(lines) else b""))
+            lines.insert(anchor.line, ending + framed + (ending if anchor.line == len(lines) else b""))
     patched = b"".join(lines)
     _verify(original, tree, patched)
     return patched
@@ -714,15 +740,37 @@ _FILTERED = {"app.py": patch, "requirements.txt": patch_requirements}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Local:
+    """Where git keeps what is local: `shared` is .git, or what linked work trees have in common, `top` their top."""
+
+    top: Path
+    shared: Path
+
+    @property
+    def config(self) -> Path:
+        return self.shared / "config"
+
+    @property
+    def attributes(self) -> Path:
+        return self.shared / "info" / "attributes"
+
+    @property
+    def exclude(self) -> Path:
+        return self.shared / "info" / "exclude"
+
+    @property
+    def program(self) -> Path:
+        """What the filter runs: no branch can put a file there, and it outlives the package. See patches/git_config."""
+        return self.shared / FILTER / "filter.py"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Repository:
     """The git work tree around a FluxGym folder; `prefix` is the way from its top to the folder, "" or ending in /."""
 
     git: str
-    top: Path
+    local: Local
     prefix: str
-    config: Path
-    attributes: Path
-    exclude: Path
     filtered: tuple[str, ...]
     """The files that git has as they were without us, and that the filter is for; app.py first."""
     committed: tuple[str, ...]
@@ -754,58 +802,74 @@ def filtered(direction: str, name: str, content: bytes) -> tuple[bytes, str]:
     return content, ""
 
 
+def _find_local(folder: Path) -> Local | None:
+    """Found without git, which need not be there for what is ours to be taken out; None where there is no work tree."""
+    for top in (folder.resolve(), *folder.resolve().parents):
+        found = top / ".git"
+        if found.is_file():  # a linked work tree or a submodule: it names the place
+            named = found.read_text(encoding="utf-8", errors="surrogateescape").removeprefix("gitdir:").strip()
+            found = top / named
+        if (found / "HEAD").is_file():
+            common = found / "commondir"
+            shared = found / common.read_text(encoding="utf-8").strip() if common.is_file() else found
+            return Local(top, shared.resolve())
+    return None
+
+
 def _find_repository(folder: Path) -> Repository | None:
     """None where git has none of the files here. Raises RefusedError where there is a work tree but git says no."""
-    real = folder.resolve()
-    if not _is_under_git(folder):
+    real, local = folder.resolve(), _find_local(folder)
+    if local is None:
         return None
-    otherwise = "Or add --no-git, which leaves git's settings as they are"
     git = shutil.which("git")
     if git is None:
         raise RefusedError(
             f"{real}: is under git, but no git was found on the PATH. Put the one there that updates FluxGym (Pinokio "
-            f"and StabilityMatrix bring their own), or install git. {otherwise}"
+            "and StabilityMatrix bring their own), or install git"
         )
-    asked = ["--show-toplevel", "--show-prefix", "--git-path", "config", "--git-path", "info/attributes"]
-    told = _git(git, real, "rev-parse", *asked, "--git-path", "info/exclude")
+    told = _git(git, real, "rev-parse", "--show-prefix")
     if told.returncode:
-        reason = " ".join(_text(told.stderr).split())
+        reason = _on_one_line(told.stderr)
         if "not a git repository" in reason:
             return None
-        hint = "Run install.py as the user who owns the folder. " if "ownership" in reason else ""
-        raise RefusedError(f"{real}: git refuses: {reason}. {hint}{otherwise}")
-    top, prefix, *paths = os.fsdecode(told.stdout).split("\n")[:5]
-    config, attributes, exclude = (real / path for path in paths)
+        hint = ". Run install.py as the user who owns the folder" if "ownership" in reason else ""
+        raise RefusedError(f"{real}: git refuses: {reason}{hint}")
+    prefix = os.fsdecode(told.stdout).split("\n")[0]
     staged = _git(git, real, "ls-files", "-s", "-z", "--", *_FILTERED).stdout.split(b"\0")
     modes = {os.fsdecode(name): mode for mode, _, name in (entry.partition(b"\t") for entry in staged)}
     names = [name for name in _FILTERED if modes.get(name, b"120000")[:6] != b"120000"]  # git filters no links
     if not names:
         return None
     committed = tuple(name for name in names if BEGIN in _git(git, real, "cat-file", "blob", f":./{name}").stdout)
-    names = [name for name in names if name not in committed]
-    found = Repository(git, Path(top), prefix, config, attributes, exclude, tuple(names), committed)
-    others = _git(git, real, "check-attr", "-z", "filter", "--", *names).stdout.split(b"\0")
-    for name, value in zip(others[::3], others[2::3], strict=False):
-        if value not in (b"unspecified", b"unset", FILTER.encode()):
-            filter_, file = os.fsdecode(value), os.fsdecode(name)
-            reason = f"{real / file}: goes through the git filter '{filter_}' already, and git takes one filter a file"
-            raise RefusedError(f"{reason}. {otherwise}")
-    return found
+    return Repository(git, local, prefix, tuple(name for name in names if name not in committed), committed)
 
 
-def _is_under_git(folder: Path) -> bool:
-    return any((place / ".git").exists() for place in (folder.resolve(), *folder.resolve().parents))
+def _repository_for_filter(folder: Path) -> Repository | None:
+    """As _find_repository(); raises RefusedError too where another filter has one of the files."""
+    try:
+        repository = _find_repository(folder)
+        if repository is not None:
+            others = _git(repository.git, folder, "check-attr", "-z", "filter", "--", *repository.filtered).stdout
+            for name, value in zip(others.split(b"\0")[::3], others.split(b"\0")[2::3], strict=False):
+                if value not in (b"unspecified", b"unset", FILTER.encode()):
+                    filter_, path = os.fsdecode(value), folder / os.fsdecode(name)
+                    reason = f"goes through the git filter '{filter_}' already, and git takes one filter a file"
+                    raise RefusedError(f"{path}: {reason}")
+    except RefusedError as refused:
+        raise RefusedError(f"{refused}. Or add --no-git, which leaves git's settings as they are") from refused
+    return repository
 
 
 def _git_setup(repository: Repository, folder: Path, *, edited_too: bool) -> list[Edit]:
     """The changes to git's local files. Raises RefusedError where there is no Python for the filter."""
-    names = {repository.exclude: "git_exclude"}
+    local = repository.local
+    names = {local.exclude: "git_exclude"}
     words = {"FOLDER": _for_pattern(repository.prefix)}
     if repository.filtered:
-        names |= {repository.attributes: "git_attributes", repository.config: "git_config"}
-        program = "install.py" if folder.resolve() == HERE else f"{PACKAGE}/install.py"
+        names |= {local.attributes: "git_attributes", local.config: "git_config"}
         words["PYTHON"] = _for_shell(_lasting_python(folder))
-        words["PROGRAM"] = _for_shell(repository.prefix + program)
+        words["PROGRAM"] = f"{FILTER}/{local.program.name}"
+        words["PACKAGE"] = _for_shell(f"{repository.prefix}{PACKAGE}/__init__.py")
     edits = []
     for path, name in names.items():
         before = path.read_bytes() if path.exists() else None
@@ -884,6 +948,8 @@ def _update_trouble(repository: Repository, folder: Path) -> str:
 def _filter_trouble(repository: Repository, folder: Path) -> str:
     """What is wrong with the filter, by having git use it both ways; "" if nothing is."""
     value = _git(repository.git, folder, "check-attr", "-z", "filter", "--", "app.py").stdout.split(b"\0")[2:3]
+    if value not in ([FILTER.encode()], [b"unspecified"], [b"unset"]):
+        return f"app.py goes through another filter, {_text(b''.join(value))}"
     if value != [FILTER.encode()]:
         return "its filter is not set up"
     smudged = _git(repository.git, folder, "cat-file", "--filters", ":./app.py")
@@ -894,13 +960,28 @@ def _filter_trouble(repository: Repository, folder: Path) -> str:
     return "" if cleaned.stdout == staged else f"the filter does not give back git's app.py. {_text(cleaned.stderr)}"
 
 
-def _refresh(repository: Repository, folder: Path) -> None:
+def _refresh(repository: Repository, folder: Path) -> str:
     """Has git note the files as they lie there now, where it says itself that they are what it has.
 
     A file of another size counts as changed before any filter is asked. Nothing that the user changed is staged.
+    Returns git's reason where it does not.
     """
-    for name in _taken_as_changed(repository, folder):
-        _git(repository.git, folder, "update-index", "--", name)
+    names = _taken_as_changed(repository, folder)
+    told = _git(repository.git, folder, "update-index", "--", *names) if names else None
+    return f"git says: {_on_one_line(told.stderr)}" if told is not None and told.returncode else ""
+
+
+def _refresh_after_removal(folder: Path) -> None:
+    try:
+        repository = _find_repository(folder)
+    except RefusedError as refused:
+        print(f"Note: git may go on taking app.py and requirements.txt as changed, as it was not told: {refused}")
+        return
+    if repository is not None:
+        reason = _refresh(repository, folder)
+        if stale := _taken_as_changed(repository, folder):
+            ends = f"{reason}; " if reason else ""
+            print(f"Note: git goes on taking {' and '.join(stale)} as changed; {ends}`git checkout` of them ends that")
 
 
 def _taken_as_changed(repository: Repository, folder: Path) -> list[str]:
@@ -917,12 +998,13 @@ def _is_as_staged(repository: Repository, folder: Path, name: str) -> bool:
     return cleaned.stdout == _git(repository.git, folder, "rev-parse", f":./{name}").stdout != b""
 
 
-def _other_worktrees_use(repository: Repository, folder: Path) -> bool:
+def _other_worktrees_use(local: Local, folder: Path) -> bool:
     """Work trees of one repository share its configuration."""
-    listed = _git(repository.git, folder, "worktree", "list", "--porcelain").stdout.splitlines()
-    places = [Path(os.fsdecode(line.removeprefix(b"worktree "))) for line in listed if line.startswith(b"worktree ")]
-    folders = [place / repository.prefix / PACKAGE for place in places if place.resolve() != repository.top.resolve()]
-    return any(_read_record(package) for package in folders)
+    linked = [
+        path.parent / path.read_text(encoding="utf-8").strip() for path in local.shared.glob("worktrees/*/gitdir")
+    ]
+    tops = {place.parent.resolve() for place in (local.shared, *linked)} - {local.top}
+    return any(_read_record(top / folder.resolve().relative_to(local.top) / PACKAGE) for top in tops)
 
 
 def _git(git: str, folder: Path, *arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
@@ -994,10 +1076,7 @@ def _install_package(choice: Package, folder: Path) -> None:
     if done.returncode:
         print(f"Note: pip failed ({_pips_reason(done.stderr)}); the GPU is read through nvidia-smi")
         return
-    record = folder / PACKAGE / RECORD
-    if found := _read_record(folder / PACKAGE):
-        written = json.dumps(found | {"installed_packages": [NEEDED]}, indent=2) + "\n"
-        _replace_file(record, record.read_bytes(), written.encode())
+    _renew_record(folder / PACKAGE, {"installed_packages": [NEEDED]})
 
 
 def _pip(python: Path, present: dict[str, str]) -> list[str]:
@@ -1092,10 +1171,9 @@ def _judge_install(folder: Path, app: Path) -> Iterator[tuple[str, str]]:
         if not _is_installed(folder, app):
             yield "note", "FluxGym Watchdog is not installed here"
             return
-        repository = _find_repository(folder)
-        for fault in _faults(folder, app, None if _declined(folder, "git") else repository):
+        faults, survival = _condition(folder, app)
+        for fault in faults:
             yield "bad", f"{fault} (--repair puts it right)"
-        survival = _survival(folder, app, repository)
         yield "ok" if survival.startswith("survived") else "note", f"updates of FluxGym: {survival}"
     except RefusedError as refused:
         yield "bad", str(refused)
@@ -1230,21 +1308,26 @@ class Edit:
     after: bytes | None
 
 
-def _find_app(folder: Path | None) -> tuple[Path, Path]:
-    """FluxGym's folder and its app.py: in `folder` (or the current one), else in the nearest one around it."""
+def _find_app(folder: Path | None, *, app_needed: bool = True) -> tuple[Path, Path]:
+    """FluxGym's folder and its app.py: in `folder` (or the current one), else in the nearest one around it.
+
+    Where we are installed is FluxGym's folder, whatever has become of app.py. Raises RefusedError.
+    """
     given = (Path.cwd() if folder is None else folder).expanduser().absolute()
     if given.name == "app.py" and given.is_file():
         given = given.parent
     if folder is not None and (given / "app.py").is_file():  # named by the user: its anchors decide
         return given, given / "app.py"
     around = _fluxgym_around(given)
-    if around is None:
-        raise RefusedError(f"{given / 'app.py'}: not found; give the folder in which FluxGym's app.py lies")
+    if around is None or (app_needed and not (around / "app.py").is_file()):
+        raise RefusedError(f"{(around or given) / 'app.py'}: not found; give the folder in which FluxGym's app.py lies")
     return around, around / "app.py"
 
 
 def _fluxgym_around(place: Path) -> Path | None:
     for folder in (place, *place.parents):
+        if _read_record(folder / PACKAGE):
+            return folder
         with contextlib.suppress(OSError):
             text = (folder / "app.py").read_bytes()
             if b"gradio" in text and re.search(rb"LogsViewRunner|sd-scripts|flux_train_network", text):
@@ -1280,7 +1363,10 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def _apply(edits: list[Edit]) -> None:
-    """Makes the changes in order; if one fails, those before it are taken back, and its error is raised."""
+    """Makes the changes in order; if one fails, those before it are taken back, and its error is raised.
+
+    What cannot be taken back is named.
+    """
     done: list[Edit] = []
     try:
         for edit in edits:
@@ -1289,8 +1375,10 @@ def _apply(edits: list[Edit]) -> None:
                 done.append(edit)
     except BaseException:  # Ctrl+C too
         for edit in reversed(done):
-            with contextlib.suppress(OSError, RefusedError):
+            try:
                 _change_file(Edit(edit.path, edit.after, edit.before))
+            except (OSError, RefusedError) as error:
+                print(f"{edit.path}: could not be taken back and stays changed ({error})", file=sys.stderr)
         raise
 
 
@@ -1304,18 +1392,18 @@ def _change_file(edit: Edit) -> None:
         _replace_file(edit.path, edit.before, edit.after)
 
 
-def _removals(folder: Path, app: Path, repository: Repository | None) -> Iterator[Edit]:
+def _removals(folder: Path, app: Path, local: Local | None) -> Iterator[Edit]:
     """The files with blocks of ours, without them: git's configuration last, so that git never sees a change."""
-    for path in _our_files(folder, app, repository):
+    for path in _our_files(folder, app, local):
         content = path.read_bytes()
         yield Edit(path, content, _without_blocks(content, path.name))
 
 
-def _our_files(folder: Path, app: Path, repository: Repository | None) -> list[Path]:
+def _our_files(folder: Path, app: Path, local: Local | None) -> list[Path]:
     """The files that can have blocks of ours and that no other work tree needs them in."""
     paths = [folder / "requirements.txt", app]
-    if repository is not None and not _other_worktrees_use(repository, folder):
-        paths += [repository.config, repository.attributes, repository.exclude]
+    if local is not None and not _other_worktrees_use(local, folder):
+        paths += [local.config, local.attributes, local.exclude]
     return [path for path in paths if path.is_file()]
 
 
@@ -1329,10 +1417,17 @@ def _is_installed(folder: Path, app: Path) -> bool:
     return (folder / PACKAGE).exists() or BEGIN in app.read_bytes()
 
 
+def _condition(folder: Path, app: Path) -> tuple[list[str], str]:
+    """The faults, and whether an update is survived. Raises RefusedError where git does not tell."""
+    repository = _find_repository(folder)
+    faults = _faults(folder, app, None if _declined(folder, "git") else repository)
+    return faults, _survival(folder, app, repository)
+
+
 def _faults(folder: Path, app: Path, repository: Repository | None) -> list[str]:
     """What is not as the installer left it, each in words."""
     faults = []
-    for path in _our_files(folder, app, repository):
+    for path in _our_files(folder, app, repository.local if repository else None):
         blocks = _find_blocks(path.read_bytes(), path.name)
         edited = [block for block in blocks if block.edited]
         faults += [f"{path.name} line {b.first_line}: the block '{b.name}' was edited by hand" for b in edited]
@@ -1397,19 +1492,36 @@ def _check_ours(target: Path) -> None:
 
 
 def _copy_package(target: Path, record: dict[str, Any], owner: os.stat_result) -> None:
-    """Copies beside `target`, then renames; a moment without `target` is one in which FluxGym runs without us.
+    """A moment without `target` is one in which FluxGym runs without us.
 
-    This file and the snippets go along: git's filter runs them, and they can uninstall when the download is gone.
+    This file and the snippets go along: they can uninstall when the download is gone.
     """
-    bench = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=target.parent))
-    new, old = bench / "new", bench / "old"
-    ignore = shutil.ignore_patterns("__pycache__", "*.pyc", RECORD)
-    try:
-        shutil.copytree(_package(), new, ignore=ignore)
+    with _new_folder(target, owner) as new:
+        shutil.copytree(_package(), new, ignore=_not_copied, dirs_exist_ok=True)
         shutil.copy2(Path(__file__), new / "install.py")
-        shutil.copytree(HERE / "patches", new / "patches", ignore=ignore)
+        shutil.copytree(HERE / "patches", new / "patches", ignore=_not_copied, dirs_exist_ok=True)
         files = {path.relative_to(new).as_posix(): _file_sum(path) for path in sorted(new.rglob("*")) if path.is_file()}
         (new / RECORD).write_text(json.dumps(record | {"files": files}, indent=2) + "\n", encoding="utf-8")
+
+
+def _not_copied(folder: str, names: list[str]) -> set[str]:
+    return shutil.ignore_patterns("__pycache__", "*.pyc", RECORD)(folder, names)
+
+
+def _copy_filter(local: Local) -> None:
+    with _new_folder(local.program.parent, local.shared.stat()) as new:
+        shutil.copy2(Path(__file__), new / local.program.name)
+        shutil.copytree(HERE / "patches", new / "patches", ignore=_not_copied)
+
+
+@contextlib.contextmanager
+def _new_folder(target: Path, owner: os.stat_result) -> Iterator[Path]:
+    """A folder beside `target` to be filled, which then takes its place by a rename."""
+    bench = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=target.parent))
+    new, old = bench / "new", bench / "old"
+    try:
+        new.mkdir()
+        yield new
         with contextlib.suppress(RefusedError):  # only root can give files away, and it need not be so
             for path in (new, *new.rglob("*")):
                 _keep_owner(path, owner)
@@ -1423,6 +1535,13 @@ def _copy_package(target: Path, record: dict[str, Any], owner: os.stat_result) -
             raise
     finally:
         shutil.rmtree(bench, ignore_errors=True)
+
+
+def _renew_record(package: Path, facts: dict[str, Any]) -> None:
+    """Of a copy that is used in place; what was unpacked over FluxGym has none and is no copy."""
+    if found := _read_record(package):
+        path = package / RECORD
+        _replace_file(path, path.read_bytes(), (json.dumps(found | facts, indent=2) + "\n").encode())
 
 
 def _replace_file(path: Path, expected: bytes | None, content: bytes) -> None:
@@ -1458,6 +1577,8 @@ def _keep_owner(path: Path, owner: os.stat_result) -> None:
         try:
             os.chown(path, owner.st_uid, owner.st_gid)
         except OSError as error:
+            if own.st_uid == owner.st_uid:
+                return  # a group that one is not in cannot be given; the file is its owner's all the same
             who = f"user {owner.st_uid}, group {owner.st_gid}"
             raise RefusedError(f"{path.parent}: files here belong to {who}; run install.py as that user") from error
 
@@ -1502,10 +1623,10 @@ def _is_supervised(path: Path) -> bool:
     return False
 
 
-def _remove_leftovers(folder: Path, app: Path, repository: Repository | None) -> None:
+def _remove_leftovers(folder: Path, app: Path, local: Local | None) -> None:
     places = {folder.resolve(), app.resolve().parent}
-    if repository is not None:
-        places |= {repository.config.parent.resolve(), repository.attributes.parent.resolve()}
+    if local is not None:
+        places |= {local.shared, local.attributes.parent.resolve()}
     for path in [path for place in places for path in place.glob(TEMPORARY + "*")]:
         if path.is_dir():
             shutil.rmtree(path)
@@ -1602,7 +1723,11 @@ def _print_diffs(edits: list[Edit]) -> None:
 
 def _without_secrets(text: str) -> str:
     """Without the user and the password that an address can have, and without tokens of Hugging Face."""
-    return re.sub(r"\bhf_\w{8,}", "hf_****", re.sub(r"(\w://)[^/\s@]+@", r"\1****@", text))
+    return re.sub(r"\bhf_[A-Za-z0-9]{34,}", "hf_****", re.sub(r"(\w://)[^/\s@]+@", r"\1****@", text))
+
+
+def _on_one_line(output: bytes) -> str:
+    return " ".join(_text(output).split())
 
 
 def _text(output: bytes) -> str:

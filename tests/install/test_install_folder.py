@@ -275,6 +275,83 @@ def test_the_installed_copy_uninstalls_when_the_download_is_gone(fluxgym: Callab
     assert contents(folder) == before
 
 
+def test_the_installed_copy_installs_into_another_fluxgym(installer: ModuleType, fluxgym: Callable[..., Path]) -> None:
+    first = fluxgym()
+    second = first.with_name("second")
+    shutil.copytree(first, second)
+    installer.install(first, yes=True)
+    copy = str(first / "fluxgym_watchdog" / "install.py")
+    subprocess.run([sys.executable, copy, str(second), "--yes"], check=True, capture_output=True)
+    record = str(Path("fluxgym_watchdog", "INSTALLED.json"))
+    assert {**contents(second), record: b""} == {**contents(first), record: b""}
+
+
+def test_what_the_installed_copy_is_asked_to_leave_alone_is_recorded(
+    fluxgym: Callable[..., Path], checkout: Path
+) -> None:
+    folder = fluxgym()
+    record = folder / "fluxgym_watchdog" / "INSTALLED.json"
+    for program, asked, declined in (
+        (checkout / "install.py", [], []),
+        (record.with_name("install.py"), ["--no-git", "--no-packages"], ["git", "packages"]),
+        (record.with_name("install.py"), [], []),
+    ):
+        subprocess.run([sys.executable, program, folder, "--yes", *asked], check=True, capture_output=True)
+        assert json.loads(record.read_text())["declined"] == declined
+        assert json.loads(record.read_text())["files"]
+
+
+@pytest.mark.parametrize("app", [None, b"import flask\n"], ids=["no app.py", "another app.py"])
+@pytest.mark.parametrize("place", [".", "outputs"])
+def test_whatever_became_of_app_the_package_goes_out(
+    installer: ModuleType, fluxgym: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, app: bytes | None, place: str
+) -> None:
+    folder = fluxgym()
+    (folder / "outputs").mkdir()
+    installer.install(folder, yes=True)
+    if app is None:
+        (folder / "app.py").unlink()
+        assert installer.main([str(folder), "--yes"]) == 1
+    else:
+        (folder / "app.py").write_bytes(app)
+    monkeypatch.chdir(folder / place)
+    assert installer.main(["--uninstall", "--yes"]) == 0
+    assert not (folder / "fluxgym_watchdog").exists()
+
+
+@POSIX
+def test_a_group_that_cannot_be_given_stops_nothing(
+    installer: ModuleType, fluxgym: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fluxgym()
+    mine = (folder / "app.py").stat()
+    monkeypatch.setattr(os, "chown", lambda *_: (_ for _ in ()).throw(PermissionError(1, "Operation not permitted")))
+    others_group = os.stat_result([*mine[:5], mine.st_gid + 1, *mine[6:10]])
+    installer._keep_owner(folder / "app.py", others_group)
+    with pytest.raises(installer.RefusedError, match=r"run install\.py as that user"):
+        installer._keep_owner(folder / "app.py", os.stat_result([*mine[:4], mine.st_uid + 1, *mine[5:10]]))
+
+
+def test_a_full_disk_is_told_in_one_short_line(
+    installer: ModuleType,
+    fluxgym: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = fluxgym()
+    before = contents(folder)
+
+    def full(*_: object, **__: object) -> None:
+        failed = [(f"from/{n}.py", f"to/{n}.py", f"[Errno 28] No space left on device: 'to/{n}.py'") for n in range(90)]
+        raise shutil.Error(failed)
+
+    monkeypatch.setattr(shutil, "copytree", full)
+    assert installer.main([str(folder), "--yes"]) == 1
+    said = capsys.readouterr().err
+    assert said == "Refused: to/0.py: [Errno 28] No space left on device: 'to/0.py' (and 89 more)\n"
+    assert contents(folder) == before
+
+
 def test_no_module_of_the_package_hides_one_of_pythons() -> None:
     """install.py runs from inside the installed package, whose modules come first on its path then."""
     package = Path(__file__).parents[2] / "fluxgym_watchdog"

@@ -321,16 +321,58 @@ def test_a_python_that_is_gone_is_replaced_by_one_on_the_path(
     assert state(fluxgym) == INTACT
 
 
-@pytest.mark.parametrize("damage", ["the package is deleted", "install.py raises", "a snippet is gone"])
+@POSIX
+def test_a_python_that_is_too_old_is_passed_over(
+    installer: ModuleType, fluxgym: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(installer, "_lasting_python", lambda folder: str(tmp_path / "no" / "python"))
+    installer.install(fluxgym, yes=True)
+    (tmp_path / "bin").mkdir()
+    old = tmp_path / "bin" / "python3"
+    old.write_text('#!/bin/sh\n[ "$3" = -c ] && exit 1\necho too old\n')
+    old.chmod(0o755)
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin") + os.pathsep + os.environ["PATH"])
+    (fluxgym / "app.py").unlink()
+    git(fluxgym, "checkout", "--force", "main")
+    assert state(fluxgym) == INTACT
+
+
+def test_a_program_in_a_branch_is_not_run_by_git(
+    installer: ModuleType, upstream: Path, fluxgym: Path, tmp_path: Path
+) -> None:
+    installer.install(fluxgym, yes=True)
+    (upstream / "fluxgym_watchdog").mkdir()
+    run = tmp_path / "was run"
+    (upstream / "fluxgym_watchdog" / "install.py").write_text(f"open({str(run)!r}, 'w')\n")
+    git(upstream, "add", "-A", "--force")
+    commit(upstream, NEWER)
+    shutil.rmtree(fluxgym / "fluxgym_watchdog")
+    git(fluxgym, "pull", "-q")
+    git(fluxgym, "checkout", "-q", "--force", "HEAD")
+    git(fluxgym, "status")
+    assert (fluxgym / "fluxgym_watchdog" / "install.py").is_file() and not run.exists()
+
+
+def test_with_the_package_deleted_git_still_sees_nothing_of_the_blocks(installer: ModuleType, fluxgym: Path) -> None:
+    installer.install(fluxgym, yes=True)
+    shutil.rmtree(fluxgym / "fluxgym_watchdog")
+    (fluxgym / "app.py").touch()
+    assert state(fluxgym) == INTACT
+
+
+@pytest.mark.parametrize("damage", ["the package is deleted", "the copy is deleted", "it raises", "a snippet is gone"])
 def test_a_damaged_installer_gives_the_pristine_file(installer: ModuleType, fluxgym: Path, damage: str) -> None:
     installer.install(fluxgym, yes=True)
-    package = fluxgym / "fluxgym_watchdog"
+    copy = fluxgym / ".git" / "fluxgym-watchdog"
     if damage == "the package is deleted":
-        shutil.rmtree(package)
-    elif damage == "install.py raises":
-        (package / "install.py").write_text("raise RuntimeError\n")
+        shutil.rmtree(fluxgym / "fluxgym_watchdog")
+    elif damage == "the copy is deleted":
+        shutil.rmtree(copy)
+    elif damage == "it raises":
+        (copy / "filter.py").write_text("raise RuntimeError\n")
     else:
-        (package / "patches" / "last_tab.py").unlink()
+        (copy / "patches" / "last_tab.py").unlink()
     (fluxgym / "app.py").unlink()
     git(fluxgym, "checkout", "-q", "--force", "main", check=False)
     assert (fluxgym / "app.py").read_text() == app_files.PLAIN
@@ -590,6 +632,49 @@ def test_somebody_elses_filter_on_app_is_respected(installer: ModuleType, fluxgy
     installer.install(fluxgym, yes=True, git=False)
 
 
+@pytest.mark.parametrize("change", ["another filter", "no git", "distrusted"])
+def test_what_hinders_an_install_hinders_no_uninstall(
+    installer: ModuleType, fluxgym: Path, change: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = local_files(fluxgym)
+    installer.install(fluxgym, yes=True)
+    with pytest.MonkeyPatch.context() as changed:
+        if change == "another filter":
+            attributes = fluxgym / ".git" / "info" / "attributes"
+            attributes.write_bytes(attributes.read_bytes() + b"*.py filter=theirs\n")
+            installer.print_status(fluxgym)
+            assert "app.py goes through another filter, theirs" in capsys.readouterr().out
+        elif change == "no git":
+            changed.setenv("PATH", str(tmp_path))
+        else:
+            changed.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+        installer.uninstall(fluxgym, yes=True)
+    said = capsys.readouterr().out
+    assert ("it was not told" in said) == (change != "another filter")
+    if change == "another filter":
+        before["info/attributes"] = before.get("info/attributes", b"") + b"*.py filter=theirs\n"
+    assert local_files(fluxgym) == before
+    assert not (fluxgym / ".git" / "fluxgym-watchdog").exists()
+    assert (fluxgym / "app.py").read_text() == app_files.PLAIN
+
+
+def test_uninstalled_with_no_git_what_stays_is_named(
+    installer: ModuleType, fluxgym: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = local_files(fluxgym)
+    installer.install(fluxgym, yes=True)
+    whole = local_files(fluxgym)
+    capsys.readouterr()
+    installer.uninstall(fluxgym, yes=True, git=False)
+    said = capsys.readouterr().out
+    assert local_files(fluxgym) == whole
+    assert "Left as asked by --no-git" in said
+    assert all(str(fluxgym / ".git" / name) in said for name in LOCAL)
+    installer.uninstall(fluxgym, yes=True)
+    assert local_files(fluxgym) == before
+    assert not (fluxgym / ".git" / "fluxgym-watchdog").exists()
+
+
 def test_no_git_on_the_path_is_refused_with_the_way_out(
     installer: ModuleType, fluxgym: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -650,6 +735,61 @@ def test_ctrl_c_half_way_leaves_all_as_it_was(
     assert (local_files(fluxgym), (fluxgym / "app.py").read_bytes(), sorted(fluxgym.iterdir())) == before
 
 
+@POSIX
+def test_a_signal_half_way_leaves_all_as_it_was(installer: ModuleType, fluxgym: Path) -> None:
+    before = local_files(fluxgym), (fluxgym / "app.py").read_bytes(), sorted(fluxgym.iterdir())
+    for name in ("SIGTERM", "SIGHUP"):
+        code = TERMINATED.replace("SIGNAL", name)
+        command = [sys.executable, "-c", code, str(fluxgym), str(installer.HERE)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (1, "Interrupted.\n")
+        assert (local_files(fluxgym), (fluxgym / "app.py").read_bytes(), sorted(fluxgym.iterdir())) == before
+        assert not (fluxgym / ".git" / "fluxgym-watchdog").exists()
+
+
+TERMINATED = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[2])
+sys.dont_write_bytecode = True
+import install
+real = install._replace_file
+def replace(path, expected, content):
+    if path.name == "requirements.txt" and b"nvidia" in content:
+        os.kill(os.getpid(), signal.SIGNAL)
+    real(path, expected, content)
+install._replace_file = replace
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+sys.exit(install.main([sys.argv[1], "--yes"]))
+"""
+
+
+def test_what_cannot_be_taken_back_is_named_and_keeps_its_package(
+    installer: ModuleType, fluxgym: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = installer._replace_file
+
+    def replace(path: Path, expected: bytes | None, content: bytes) -> None:
+        if path.name == "requirements.txt" or (path.name == "app.py" and BLOCKS not in content):
+            raise OSError(30, "Read-only file system", str(path))
+        real(path, expected, content)
+
+    monkeypatch.setattr(installer, "_replace_file", replace)
+    assert installer.main([str(fluxgym), "--yes"]) == 1
+    said = capsys.readouterr().err
+    assert f"{fluxgym / 'app.py'}: could not be taken back and stays changed" in said
+    assert BLOCKS in (fluxgym / "app.py").read_bytes()
+    assert (fluxgym / "fluxgym_watchdog" / "__init__.py").is_file()
+
+
+def test_gits_own_reason_is_told(installer: ModuleType, fluxgym: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (fluxgym / ".git" / "index.lock").touch()
+    installer.install(fluxgym, yes=True)
+    assert "index.lock': File exists" in capsys.readouterr().out
+    with pytest.raises(installer.RefusedError, match=r"index\.lock': File exists") as refused:
+        installer.install(fluxgym, yes=True, repair=True)
+    assert "fresh download" not in str(refused.value)
+
+
 def test_no_secret_of_gits_configuration_is_printed(
     installer: ModuleType, fluxgym: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -666,7 +806,9 @@ def test_no_secret_of_gits_configuration_is_printed(
     said = capsys.readouterr()
     assert "s3cret" not in said.out + said.err
     assert installer._without_secrets("at https://me:s3cret@host/x") == "at https://****@host/x"
-    assert installer._without_secrets("login('hf_abcdefghIJKL')") == "login('hf_****')"
+    token = "hf_" + "abcdefghIJKLMNOPq" * 2
+    assert installer._without_secrets(f"login('{token}')") == "login('hf_****')"
+    assert installer._without_secrets("hf_hub_download(hf_transfer_enabled)") == "hf_hub_download(hf_transfer_enabled)"
 
 
 # Kills
@@ -711,6 +853,7 @@ def test_killed_between_any_two_files_git_still_works_and_all_goes_out_again(
         installer.uninstall(folder, yes=True)
         assert state(folder) == (False, False, "")
         assert local_files(folder) == pristine
+        assert not (folder / ".git" / "fluxgym-watchdog").exists()
         assert sorted(path.name for path in folder.iterdir()) == [".git", "app.py", "requirements.txt"]
         if done.returncode == 0:
             break

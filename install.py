@@ -319,7 +319,7 @@ def print_status(folder: Path | None) -> None:
     print(f"FluxGym in {folder}")
     try:
         blocks = ", ".join(f"{block.name} at line {block.first_line}" for block in _find_blocks(content)) or "none"
-        anchors, lacking = _find_anchors(unpatch(content, edited_too=True))
+        anchors, lacking = _find_anchors(*_without_ours(content, edited_too=True))
         places = [f"{anchor.block} after line {anchor.line}" for anchor in anchors]
         found = "; ".join([", ".join(places), *lacking])
     except RefusedError as refused:
@@ -420,10 +420,10 @@ class _AbsentError(RefusedError):
 def patch(source: bytes, *, edited_too: bool = False) -> bytes:
     """`source` with the blocks that it has a place for; blocks already there are renewed.
 
-    Raises RefusedError where an anchor is ambiguous or both are absent, and, unless `edited_too`, where somebody has
-    edited a block.
+    A block whose place is ambiguous and that somebody inserted by hand stays where it is. Raises RefusedError where an
+    anchor is ambiguous or both are absent, and, unless `edited_too`, where somebody has edited a block.
     """
-    original = unpatch(source, edited_too=edited_too)
+    original, by_hand = _without_ours(source, edited_too=edited_too)
     tree = _parse(original, "app.py")
     lines = original.splitlines(keepends=True)
     encoding = "utf-8"
@@ -431,7 +431,9 @@ def patch(source: bytes, *, edited_too: bool = False) -> bytes:
         encoding = tokenize.detect_encoding(iter(lines[:2]).__next__)[0].removesuffix("-sig")
     usual_ending = _line_ending(lines[0]) if lines else b""
     # From the bottom up, so that line numbers stay true; of two at one place, the import's block comes first.
-    for anchor in sorted(_find_anchors(original, tree)[0], key=lambda anchor: (-anchor.line, anchor.block != "tab")):
+    for anchor in sorted(
+        _find_anchors(original, by_hand, tree)[0], key=lambda anchor: (-anchor.line, anchor.block != "tab")
+    ):
         text = re.sub(r"\bLogsViewRunner\b", anchor.name or "LogsViewRunner", snippet(anchor.block))
         own_ending = _line_ending(lines[anchor.line - 1])
         ending = own_ending or usual_ending or b"\n"
@@ -443,16 +445,18 @@ def patch(source: bytes, *, edited_too: bool = False) -> bytes:
         else:  # the marker tells that the line break before it is ours too; a block below it has its own
             lines.insert(anchor.line, ending + framed + (ending if anchor.line == len(lines) else b""))
     patched = b"".join(lines)
-    _verify(original, tree, patched)
+    _verify(original, tree, patched, by_hand)
     return patched
 
 
-def unpatch(source: bytes, *, edited_too: bool = False, file: str = "app.py") -> bytes:
-    """`source` without our blocks, whatever else was edited meanwhile; `file` is its name, for what is refused.
+def unpatch(
+    source: bytes, *, edited_too: bool = False, file: str = "app.py", but: frozenset[str] = frozenset()
+) -> bytes:
+    """`source` without our blocks, `but` those, whatever else was edited meanwhile; `file` is for what is refused.
 
     Raises RefusedError if a marker is missing or, unless `edited_too`, if what is between the markers was edited.
     """
-    for block in reversed(_find_blocks(source, file)):
+    for block in reversed([block for block in _find_blocks(source, file) if block.name not in but]):
         _check_unedited(block, file, edited_too=edited_too)
         source = source[: block.start] + source[block.end :]
     return source
@@ -472,27 +476,54 @@ def _inner(name: str) -> str:
     return "\n".join(_framed(name).split("\n")[1:-1])
 
 
-def _find_anchors(original: bytes, tree: ast.Module | None = None) -> tuple[list[Anchor], list[str]]:
+def _without_ours(source: bytes, *, edited_too: bool = False) -> tuple[bytes, frozenset[str]]:
+    """`source` without the blocks that are put in anew, and the names of those that can only stay where they are."""
+    blocks = _find_blocks(source)
+    if not blocks:
+        return source, frozenset()
+    bare = unpatch(source, edited_too=edited_too)
+    tree, by_hand = _parse(bare, "app.py"), set()
+    for block in blocks:
+        if block.name not in _FINDERS:  # of another version
+            continue
+        try:
+            _FINDERS[block.name](tree, bare.splitlines(keepends=True))
+        except _AbsentError:
+            pass
+        except RefusedError:
+            by_hand.add(block.name)
+    return unpatch(source, edited_too=edited_too, but=frozenset(by_hand)), frozenset(by_hand)
+
+
+def _find_anchors(
+    original: bytes, by_hand: frozenset[str] = frozenset(), tree: ast.Module | None = None
+) -> tuple[list[Anchor], list[str]]:
     """The places for our blocks, and what is lacking where one of them is absent. Raises RefusedError."""
     tree = _parse(original, "app.py") if tree is None else tree
     lines = original.splitlines(keepends=True)
-    anchors, absent, unclear, by_hand = [], [], [], []
-    finders: dict[str, Callable[[ast.Module, list[bytes]], Anchor]] = {"supervise": _after_import, "tab": _last_in_tabs}
-    for block, find in finders.items():
+    anchors, absent, unclear, snippets = [], [], [], []
+    for block, find in _FINDERS.items():
+        if block in by_hand:
+            continue
         try:
             anchors.append(find(tree, lines))
         except _AbsentError as error:
             absent.append(str(error))
         except RefusedError as error:
             unclear.append(str(error))
-            by_hand.append(snippet(block))
-    if unclear or not anchors:
-        raise RefusedError(f"{'; '.join(unclear or absent)}. app.py is unchanged; {COMMAND_LINE}", tuple(by_hand))
+            snippets.append(snippet(block))
+    if unclear or not (anchors or by_hand):
+        advice = "Insert what follows where it belongs, then install again; or: " if unclear else ""
+        reason = f"{'; '.join(unclear or absent)}. app.py is unchanged. {advice}{COMMAND_LINE}"
+        raise RefusedError(reason, tuple(snippets))
     consequence = {
         "supervise": "so there is no tab, and after a restart of FluxGym only the command line watches a training",
         "tab": "so FluxGym's trainings are not started by the watchdog, and the tab shows only what it sees",
     }
-    return anchors, [f"{reason}, {consequence[anchors[0].block]}; {COMMAND_LINE}" for reason in absent]
+    given = anchors[0].block if anchors else min(by_hand)
+    notes = [f"{reason}, {consequence[given]}; {COMMAND_LINE}" for reason in absent]
+    stays = "stays where it was inserted by hand; an update that replaces app.py takes it out"
+    return anchors, [*notes, *(f"the block '{block}' {stays}" for block in sorted(by_hand))]
 
 
 def _after_import(tree: ast.Module, lines: list[bytes]) -> Anchor:
@@ -527,6 +558,9 @@ def _last_in_tabs(tree: ast.Module, lines: list[bytes]) -> Anchor:
     if isinstance(suite[-1], (ast.Return, ast.Raise, ast.Continue, ast.Break)):
         raise RefusedError(f"app.py line {suite[-1].lineno}: what comes after the last tab would never be reached")
     return _anchor_after("tab", suite, len(suite) - 1, lines, what="the last statement in gr.Tabs()")
+
+
+_FINDERS: dict[str, Callable[[ast.Module, list[bytes]], Anchor]] = {"supervise": _after_import, "tab": _last_in_tabs}
 
 
 def _anchor_after(
@@ -579,13 +613,13 @@ def _outermost_tabs(tree: ast.Module) -> Iterator[ast.With | ast.AsyncWith]:
             pending += [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr)]
 
 
-def _verify(original: bytes, tree: ast.Module, patched: bytes) -> None:
-    """Taking the blocks out gives the original, as bytes and as a syntax tree, and the result compiles."""
-    blocks = _find_blocks(patched)
+def _verify(original: bytes, tree: ast.Module, patched: bytes, by_hand: frozenset[str]) -> None:
+    """Taking out the blocks that were put in gives the original, as bytes and as a tree, and the result compiles."""
+    blocks = [block for block in _find_blocks(patched) if block.name not in by_hand]
     after = _parse(patched, "app.py with the blocks inserted")
     for suite in _suites(after):
         suite[:] = [s for s in suite if not any(block.first_line <= s.lineno <= block.last_line for block in blocks)]
-    if unpatch(patched) != original or ast.dump(after) != ast.dump(tree):
+    if unpatch(patched, but=by_hand) != original or ast.dump(after) != ast.dump(tree):
         reason = f"app.py: the blocks would change more than they should. app.py is unchanged; {COMMAND_LINE}"
         raise RefusedError(reason, tuple(map(snippet, _SNIPPETS)))
 
@@ -1677,7 +1711,7 @@ def _print_plan(folder: Path, version: str, *, in_place: bool, edits: list[Edit]
     print(f"  GPU: {choice.text}")
     for edit in edits:
         if edit.path.name == "app.py" and edit.before is not None:
-            for note in _find_anchors(unpatch(edit.before, edited_too=True))[1]:
+            for note in _find_anchors(*_without_ours(edit.before, edited_too=True))[1]:
                 print(f"  Note: {note}")
 
 
@@ -1690,9 +1724,9 @@ def _describe_change(edit: Edit) -> str:
     if not blocks:
         return f"{_count(len(_find_blocks(edit.before or b'')))} taken out, nothing else touched"
     if edit.path.name == "app.py":
-        anchors, _ = _find_anchors(unpatch(edit.before or b"", edited_too=True))
+        anchors, _ = _find_anchors(*_without_ours(edit.before or b"", edited_too=True))
         places = ", ".join(f"{anchor.block} after line {anchor.line}" for anchor in anchors)
-        return f"{_count(len(blocks), 'guarded ')} inserted ({places}), no line replaced"
+        return f"{_count(len(anchors), 'guarded ')} inserted ({places}), no line replaced"
     return {
         "requirements.txt": f"{NEEDED} added at its end, so that it comes back with the environment",
         "config": "a local filter, through which git sees FluxGym's files as they were",

@@ -108,6 +108,38 @@ def test_missing_anchors_change_nothing_and_print_the_snippet(
     assert contents(folder) == before
 
 
+@pytest.mark.parametrize("name", ["two Tabs", "two imports"])
+def test_a_block_inserted_by_hand_is_taken_and_the_other_one_given(
+    installer: ModuleType,
+    fluxgym: Callable[..., Path],
+    start: Callable[[Path], list[str]],
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    source = app_files.REFUSED[name][0]
+    folder = fluxgym(source)
+    assert installer.main([str(folder), "--yes"]) == 1
+    told = capsys.readouterr()
+    assert "Insert what follows where it belongs, then install again" in told.err
+    printed = told.out.split("To insert by hand:\n\n")[1].rstrip("\n").encode()
+    place, indent = (b"    refresh =", b"        ") if name == "two Tabs" else (b"import json\n", b"")
+    lines = b"".join(indent + line + b"\n" if line else b"\n" for line in printed.split(b"\n"))
+    (folder / "app.py").write_bytes(source.replace(place, lines + place))
+    assert installer.main([str(folder), "--yes"]) == 0
+    said = capsys.readouterr().out
+    assert "stays where it was inserted by hand" in said and "1 guarded block inserted" in said
+    patched = (folder / "app.py").read_bytes()
+    assert lines in patched and patched.count(b"# >>> fluxgym-watchdog") == 2
+    (line,) = start(folder)
+    assert line.startswith("READY Supervised") and line.count('"Watchdog"') == 1
+    installer.print_status(folder)
+    assert "fault" not in capsys.readouterr().out
+    assert installer.main([str(folder), "--yes"]) == 0
+    assert (folder / "app.py").read_bytes() == patched
+    installer.uninstall(folder, yes=True)
+    assert (folder / "app.py").read_bytes() == source
+
+
 def test_a_folder_of_our_name_that_is_not_ours_is_left_alone(
     installer: ModuleType, fluxgym: Callable[..., Path]
 ) -> None:

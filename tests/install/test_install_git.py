@@ -163,7 +163,8 @@ def test_gits_own_changes_to_its_configuration_leave_our_section_whole(
     config = fluxgym / ".git" / "config"
     config.write_bytes(config.read_bytes() if ended else config.read_bytes().rstrip(b"\n"))
     installer.install(fluxgym, yes=True)
-    git(fluxgym, "remote", "remove", "origin")
+    git(fluxgym, "checkout", "-q", "-b", "mine")
+    git(fluxgym, "branch", "-q", "-D", "main")
     git(fluxgym, "remote", "add", "other", "https://example.invalid/x")
     git(fluxgym, "remote", "remove", "other")
     assert state(fluxgym) == INTACT

@@ -93,6 +93,12 @@ def test_blocks_of_another_version_are_renewed_and_a_lost_one_put_back(installer
     assert installer.patch(only_first) == patched
 
 
+def test_a_block_that_this_version_does_not_know_goes_out(installer: ModuleType) -> None:
+    source = app_files.PATCHABLE["plain"]
+    other = b"# >>> fluxgym-watchdog: other >>>\n# <<< fluxgym-watchdog: other <<<\n"
+    assert installer.patch(source + other) == installer.patch(source)
+
+
 def reworded(installer: ModuleType, patched: bytes) -> bytes:
     """The same blocks as another version writes them: with other words, and the checksum of those."""
     texts = {block: installer.snippet(block).replace("Watchdog", "Dog") for block in ("supervise", "tab")}

@@ -1485,7 +1485,8 @@ def _faults(folder: Path, app: Path, repository: Repository | None) -> list[str]
         if wrong:
             more = " ..." if len(wrong) > 3 else ""
             faults.append(f"{package}: {len(wrong)} files missing or changed ({', '.join(sorted(wrong)[:3])}{more})")
-    if repository is not None and (trouble := _update_trouble(repository, folder)):
+    placed_by_hand = _without_ours(content, edited_too=True)[1]  # the filter cannot know where, and no repair can help
+    if repository is not None and not placed_by_hand and (trouble := _update_trouble(repository, folder)):
         faults.append(f"git: {trouble}")
     return faults
 

@@ -189,6 +189,24 @@ def test_a_block_with_its_marker_above_the_section_is_renewed(installer: ModuleT
     assert local_files(fluxgym) == before
 
 
+def test_a_block_inserted_by_hand_is_unseen_by_git_and_no_fault(
+    installer: ModuleType, upstream: Path, fluxgym: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = app_files.REFUSED["two imports"][0]
+    commit(upstream, source)
+    git(fluxgym, "pull", "-q")
+    by_hand = installer.snippet("supervise").encode() + b"\n"
+    (fluxgym / "app.py").write_bytes(source.replace(b"import json\n", by_hand + b"import json\n"))
+    installer.install(fluxgym, yes=True)
+    assert state(fluxgym) == INTACT
+    installer.install(fluxgym, yes=True, repair=True)
+    installer.print_status(fluxgym)
+    said = capsys.readouterr().out
+    assert "fault" not in said and "nothing is damaged" in said and "the filter gives app.py without the blocks" in said
+    installer.uninstall(fluxgym, yes=True)
+    assert state(fluxgym) == (False, False, "")
+
+
 def test_conflicts_look_as_without_us(installer: ModuleType, upstream: Path, fluxgym: Path) -> None:
     installer.install(fluxgym, yes=True)
     app = fluxgym / "app.py"

@@ -227,8 +227,6 @@ def install(
         try:
             if not in_place:
                 _copy_package(folder / PACKAGE, record, app.stat())
-            else:
-                _renew_record(folder / PACKAGE, record)
             if repository is not None:
                 _copy_filter(repository.local)
             _apply(edits)
@@ -237,6 +235,8 @@ def install(
                 for program in new:
                     shutil.rmtree(program, ignore_errors=True)
             raise
+        if in_place:
+            _renew_record(folder / PACKAGE, record)
         _install_package(choice, folder)
         gits_reason = _refresh(repository, folder) if repository is not None else ""
         if repository is not None and not repair and (trouble := _update_trouble(repository, folder)):

@@ -75,9 +75,14 @@ def write_over(path: Path, top: Path, content: bytes) -> None:
 
 def text_of(path: Path) -> str:
     """A file's text. Raises OSError also for what is no file: opening a pipe would wait for its other end for ever."""
+    must_be_file(path)
+    return path.read_text(encoding="utf-8")
+
+
+def must_be_file(path: Path) -> None:
+    """Raises OSError for what is no file, or not there."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(errno.EINVAL, "is not a file", str(path))
-    return path.read_text(encoding="utf-8")
 
 
 def set_aside(path: Path, why: str) -> str:
@@ -110,6 +115,7 @@ def locked(file: IO[bytes], *, shared: bool) -> bool:
 def last_lines(path: Path, limit: int, bytes_each: int) -> list[str]:
     """The newest lines of a file, oldest first; none where it cannot be read."""
     try:
+        must_be_file(path)
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             start = max(0, size - limit * bytes_each)

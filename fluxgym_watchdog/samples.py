@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import IO
 
+from fluxgym_watchdog.files import must_be_file
 from fluxgym_watchdog.recordjson import LARGEST_NUMBER
 from fluxgym_watchdog.records import Sample
 
@@ -49,6 +50,7 @@ def read(path: Path, since: float = 0.0) -> list[Sample]:
     """All samples at or after a time, oldest first; lines cut off by a crash are left out, as is a missing file."""
     found = []
     with contextlib.suppress(OSError):
+        must_be_file(path)
         header, *lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
         names = header.split(",")
         for line in lines[:-1]:  # what follows the last newline was cut off

@@ -14,6 +14,7 @@ from fluxgym_watchdog.tab.feed import Feed
 from fluxgym_watchdog.tab.requests import Answer
 from fluxgym_watchdog.tab.seen import Seen
 from fluxgym_watchdog.tab.show import PARTS, Part, Show, part
+from fluxgym_watchdog.tab.words import sendable
 
 SPANS: dict[str, float | None] = {"15 min": 900.0, "1 h": 3600.0, "6 h": 21600.0, "all": None}
 """The ranges to choose, in seconds; None: everything."""
@@ -68,7 +69,7 @@ class Board:
             if not runs:
                 nothing = part(view.note(problem) + view.nothing(self._problem))
                 return Show(None, (), dict.fromkeys(PARTS, Part()) | {"card": nothing, "settings": form})
-            name = wanted if wanted in runs else next(iter(runs))
+            name = wanted if isinstance(wanted, str) and wanted in runs else next(iter(runs))
             seen = self._feed(runs[name]).look(settings, now)
             if follow and name != (newest := next(iter(runs))) and not seen.live:
                 name, seen = newest, self._feed(runs[newest]).look(settings, now)
@@ -90,7 +91,7 @@ class Board:
         """
         with self._lock:
             self._runs_at = 0.0
-            folder = self._found(self._clock()).get(name or "")
+            folder = self._found(self._clock()).get(name) if isinstance(name, str) else None
             if folder is None:
                 return Answer("There is no such run any more.")
             feed = self._feed(folder)
@@ -110,7 +111,7 @@ class Board:
         if not 0 <= now - self._runs_at < NAMES_S:
             self._problem = ""
             try:
-                self._runs = {folder.name: folder for folder in self._find_runs(self._outputs)}
+                self._runs = {sendable(folder.name): folder for folder in self._find_runs(self._outputs)}
             except FileNotFoundError:
                 self._runs = {}  # FluxGym makes the folder with the first run
             except OSError as error:
@@ -139,7 +140,7 @@ class Board:
         source = (status.gpu_source, status.gpu_problem, len(status.gpus)) if status else None
         told = (len(events), events[-1:])
         idle = self._settings.gpu_threshold
-        run = (seen.record, seen.requests, seen.stale, seen.held)
+        run = (seen.record, seen.requests, seen.stale, seen.held, seen.at_rest)
 
         def of_run(name: str, key: object, make: Callable[[], str]) -> Part:
             return self._part(folder, name, key, make)
@@ -176,7 +177,7 @@ def _of_table(seen: Seen) -> tuple[object, ...]:
     """What the table of checkpoints shows beside the checkpoints: it must not change with every step."""
     status = seen.status
     if status is None:
-        return ()
+        return (seen.folder_bytes,)
     room = status.host.disk_free_bytes >> 28 if status.host else 0  # quarters of a GiB
     saves = status.saves
     saving = (saves.next_bytes, saves.fits) if saves else None

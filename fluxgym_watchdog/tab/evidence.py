@@ -13,6 +13,7 @@ from fluxgym_watchdog import samples as sample_lines
 from fluxgym_watchdog.records import Event
 from fluxgym_watchdog.store import Store, plain
 from fluxgym_watchdog.tab.feed import log_tail
+from fluxgym_watchdog.tab.words import sendable
 
 AROUND_S = 1800.0
 """Samples from so long before the event, and after it, go along."""
@@ -46,7 +47,7 @@ def packed(store: Store, event: Event) -> bytes:
     packed_bytes = io.BytesIO()
     with zipfile.ZipFile(packed_bytes, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, text in files.items():
-            archive.writestr(name, redacted(text))
+            archive.writestr(sendable(name), sendable(redacted(text)))
     return packed_bytes.getvalue()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxgym_watchdog.fluxgym.runs import SCRIPT_NAMES
-from fluxgym_watchdog.glance import glance
+from fluxgym_watchdog.glance import Glance, glance
 from fluxgym_watchdog.records import CheckpointKind, RunState
 from fluxgym_watchdog.settings import Settings
 from fluxgym_watchdog.store import FOLDER, Store
@@ -22,6 +22,12 @@ LOG_BYTES = 16 * 1024
 LOG_SHOWN = 7000
 LOG_LINES = 100
 """At most so many lines of the log are shown, and together at most so many letters."""
+
+LOOK_AGAIN_S = 5.0
+"""A run at rest whose newest checkpoint is not sound is looked at again after so long: it may still be written."""
+
+COARSE_S = 2.0
+"""Times of files may be as coarse as that: what was changed so lately may change again without showing it."""
 
 Signature = tuple[tuple[int, int, int] | None, ...]
 """Each file's inode, size and modification time: what has not changed need not be read again."""
@@ -37,10 +43,12 @@ class Feed:
         self._kept: dict[str, tuple[Signature, Any]] = {}
         self._scripts = [run_folder / name for name in SCRIPT_NAMES]
         self._samples = SampleFile(self.store.folder / "samples.csv")
+        self._at_rest_at = 0.0
 
     def look(self, settings: Settings, now: float | None = None) -> Seen:
         """What the run's folder says now."""
         store, folder = self.store, self.store.folder
+        now = time.time() if now is None else now
         record, problem = self._unless_same(store.read_record, folder / "run.json")
         log, log_now = self._unless_same(lambda: log_tail(store.run_folder), store.run_folder / "training.log")
         seen = Seen(
@@ -55,15 +63,27 @@ class Feed:
             log_now=log_now,
         )
         if self._changed_at_rest(seen):
-            look = self._unless_same(lambda: glance(store.run_folder, settings), *self._scripts, store.run_folder)
-            seen = replace(seen, at_rest=look)
+            seen = replace(seen, at_rest=self._at_rest(settings, now))
         if seen.state is RunState.FINISHED:
             states = sum(c.size_bytes for c in seen.checkpoints if c.kind is CheckpointKind.STATE)
             files = self._unless_same(lambda: files_bytes(store.run_folder), store.run_folder, folder)
             return replace(seen, folder_bytes=states + files)
-        if is_stale(seen.state, seen.status, settings, time.time() if now is None else now):
+        if is_stale(seen.state, seen.status, settings, now):
             return replace(seen, stale=True, held=store.is_held())
         return seen
+
+    def _at_rest(self, settings: Settings, now: float) -> Glance:
+        def look() -> Glance:
+            self._at_rest_at = now
+            return glance(self.store.run_folder, settings)
+
+        watched = (*self._scripts, self.store.run_folder)
+        found: Glance = self._unless_same(look, *watched)
+        newest = max(found.checkpoints, key=lambda c: c.saved_at, default=None)
+        if newest is not None and not newest.sound and not 0 <= now - self._at_rest_at < LOOK_AGAIN_S:
+            self._kept.pop(watched[0].name, None)
+            found = self._unless_same(look, *watched)
+        return found
 
     def _changed_at_rest(self, seen: Seen) -> bool:
         """Whether the folder itself must tell: the run was never watched, or its script was changed after its end."""
@@ -78,9 +98,14 @@ class Feed:
     def _unless_same(self, read: Callable[[], Any], *paths: Path) -> Any:
         signature = tuple(_signature(path) for path in paths)
         kept = self._kept.get(paths[0].name)
-        if kept is None or kept[0] != signature:
-            kept = self._kept[paths[0].name] = (signature, read())
-        return kept[1]
+        if kept is not None and kept[0] == signature:
+            return kept[1]
+        found = read()
+        if any(of_file and abs(time.time() - of_file[2] / 1e9) < COARSE_S for of_file in signature):
+            self._kept.pop(paths[0].name, None)
+        else:
+            self._kept[paths[0].name] = (signature, found)
+        return found
 
 
 def files_bytes(run_folder: Path) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fluxgym_watchdog.files import must_be_file
 from fluxgym_watchdog.recordjson import LARGEST_NUMBER
 from fluxgym_watchdog.records import Sample
 
@@ -74,6 +75,7 @@ class SampleFile:
     def read(self) -> History:
         """All samples; lines that cannot be read are left out."""
         try:
+            must_be_file(self.path)
             with self.path.open("rb") as file:
                 found = os.fstat(file.fileno())
                 if found.st_ino != self._inode or found.st_size < self._offset:

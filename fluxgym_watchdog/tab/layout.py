@@ -18,7 +18,7 @@ from fluxgym_watchdog.tab.css import CSS
 from fluxgym_watchdog.tab.requests import Answer
 from fluxgym_watchdog.tab.script import PAGE_SCRIPT, WISH
 from fluxgym_watchdog.tab.show import PARTS
-from fluxgym_watchdog.tab.words import escape
+from fluxgym_watchdog.tab.words import escape, sendable
 
 _QUIET: dict[str, Any] = {"api_name": False, "show_progress": "hidden"}
 """No handler is an open endpoint, and none covers the page with a spinner."""
@@ -157,6 +157,6 @@ def _answer(kind: str, answer: Answer) -> str:
 
 def _say(answer: Answer) -> None:
     if answer.problem:
-        gr.Warning(escape(answer.problem))  # Gradio takes it for HTML, and it may name a hostile run
+        gr.Warning(escape(sendable(answer.problem)))  # Gradio takes it for HTML, and it may name a hostile run
     elif answer.done:
         gr.Info(answer.done)

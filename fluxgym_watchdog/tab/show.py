@@ -7,6 +7,8 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fluxgym_watchdog.tab.words import sendable
+
 PARTS = ("card", "gpu", "training", "timeline", "checkpoints", "log", "log_now", "settings", "host")
 """The parts that are HTML, in the order they are sent."""
 
@@ -26,9 +28,10 @@ class Part:
 
 def part(html: str) -> Part:
     """The HTML as a part."""
-    size_bytes = len(html.encode("utf-8", "replace"))
+    html = sendable(html)
+    size_bytes = len(html.encode())
     passing = "data-now=" in html or "form='ago'" in html or "form='until'" in html  # looked for in a moment
-    lasting = (_PASSING.sub(r"\1", html) if passing else html).encode("utf-8", "replace")
+    lasting = (_PASSING.sub(r"\1", html) if passing else html).encode()
     return Part(html, size_bytes, f"{zlib.crc32(lasting):x}.{len(lasting)}")
 
 

@@ -42,6 +42,11 @@ def escape(text: object) -> str:
     return html.escape(str(text), quote=True)
 
 
+def sendable(text: str) -> str:
+    """The text with a question mark for what cannot be sent: half a letter, as in a file's name that is no UTF-8."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def sentence(text: str) -> str:
     """A finding's text as a sentence: findings are written to stand inside one."""
     text = text.strip()

@@ -1,0 +1,163 @@
+"""What the board survives in a run's folder, and that what it shows is never older than what is there."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fluxgym_watchdog.fluxgym.runs import find_runs
+from fluxgym_watchdog.glance import Glance
+from fluxgym_watchdog.records import Event, RunRecord, RunState, Saves, Status
+from fluxgym_watchdog.settings import Settings
+from fluxgym_watchdog.store import Store
+from fluxgym_watchdog.tab import feed
+from fluxgym_watchdog.tab.board import Board
+from fluxgym_watchdog.tab.feed import Feed
+
+NOW = 10_000.0
+RUN = "persian-miniature"
+
+
+def board(tmp_path: Path, now: float = NOW) -> Board:
+    return Board(tmp_path / "outputs", Settings(), find_runs, clock=lambda: now)
+
+
+# what cannot be sent as it stands
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a file's name is always text")
+def test_a_folder_whose_name_is_no_text_is_shown_and_can_be_asked(
+    tmp_path: Path, write_run: Callable[..., Store]
+) -> None:
+    store = write_run(tmp_path / "outputs", os.fsdecode(b"caf\xe9"))
+    there = board(tmp_path)
+    show = there.show(None, "all")
+    assert show.names == ("caf?",)
+    assert "caf?" in show.parts["card"].html
+    assert show.parts["card"].html.encode("utf-8")
+    assert there.ask("caf?", "stop").problem == ""
+    assert store.pending_requests() == [{"kind": "stop"}]
+
+
+def test_half_a_letter_in_a_file_stops_no_page(tmp_path: Path, write_run: Callable[..., Store]) -> None:
+    store = write_run(tmp_path / "outputs")
+    with (store.folder / "events.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"at": 9990, "kind": "x", "text": "half \\ud800 a letter", "evidence": {"a": "\\ud800"}}\n')
+    there = board(tmp_path)
+    assert "half ? a letter" in there.show(None, "all").parts["timeline"].html
+    assert all(part.html.encode("utf-8") is not None for part in there.show(None, "all").parts.values())
+    assert there.ask(RUN, "evidence", "9990.000").file
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+@pytest.mark.parametrize("name", ["samples.csv", "events.jsonl"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(
+    tmp_path: Path, write_run: Callable[..., Store], name: str
+) -> None:
+    store = write_run(tmp_path / "outputs")
+    events = store.read_events()
+    path = store.folder / name
+    path.unlink()
+    os.mkfifo(path)
+    assert RUN in board(tmp_path).show(None, "all").parts["card"].html
+    assert store.read_samples() == [] or name != "samples.csv"
+    assert store.read_events() == [] or name != "events.jsonl"
+    assert events
+
+
+@pytest.mark.parametrize("name", [["a"], {"a": 1}, 5, True])
+def test_a_name_that_is_no_text_is_no_run(tmp_path: Path, write_run: Callable[..., Store], name: Any) -> None:
+    write_run(tmp_path / "outputs")
+    there = board(tmp_path)
+    assert there.show(name, "all").name == RUN
+    assert there.ask(name, "stop").problem == "There is no such run any more."
+
+
+# what has changed meanwhile
+
+
+def test_the_card_and_the_table_of_a_run_at_rest_follow_its_folder(
+    tmp_path: Path, make_status: Callable[..., Status], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "outputs" / "old"
+    folder.mkdir(parents=True)
+    (folder / "train.sh").write_text("accelerate launch\n", encoding="utf-8")
+    look = Glance(RunRecord("old"), False, None, 0, (), Saves(), finished=False)
+    looks = [look, replace(look, step=120, checkpoints=make_status().checkpoints)]
+    monkeypatch.setattr(feed, "glance", lambda *_: looks[0])
+    there = board(tmp_path)
+    assert "None yet" in there.show(None, "all").parts["checkpoints"].html
+    looks.pop(0)
+    (folder / "train.sh").write_text("accelerate launch \n", encoding="utf-8")
+    show = there.show(None, "all")
+    assert "State, epoch 3" in show.parts["checkpoints"].html
+    assert "Resume goes on" in show.parts["card"].html
+
+
+def test_a_state_that_is_still_being_written_is_looked_at_again(
+    tmp_path: Path, make_status: Callable[..., Status], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest, *rest = make_status().checkpoints
+    look = Glance(RunRecord("old"), False, None, 0, (replace(newest, sound=False), *rest), Saves(), finished=False)
+    looked: list[float] = []
+    monkeypatch.setattr(feed, "glance", lambda *_: looked.append(NOW) or look)
+    folder = settled_run(tmp_path)
+    reader = Feed(folder)
+    for now in (NOW, NOW + 1, NOW + 2):
+        reader.look(Settings(), now)
+    assert len(looked) == 1
+    reader.look(Settings(), NOW + 60)
+    assert len(looked) == 2
+    look = replace(look, checkpoints=make_status().checkpoints)
+    reader.look(Settings(), NOW + 120)
+    reader.look(Settings(), NOW + 180)
+    assert len(looked) == 3, "once it is whole its folder says so"
+
+
+def settled_run(tmp_path: Path) -> Path:
+    folder = tmp_path / "outputs" / "old"
+    folder.mkdir(parents=True)
+    (folder / "train.sh").write_text("accelerate launch\n", encoding="utf-8")
+    settle(folder)
+    return folder
+
+
+def settle(folder: Path) -> None:
+    """Makes all that is there so old that its next change is seen."""
+    before = time.time() - 60
+    for path in (folder, *folder.rglob("*")):
+        os.utime(path, (before, before))
+
+
+def test_a_file_that_was_just_written_is_read_again_where_times_are_coarse(
+    tmp_path: Path, write_run: Callable[..., Store]
+) -> None:
+    """On such a file system two changes within a second or two leave the same time."""
+    store = write_run(tmp_path / "outputs", record={"state": RunState.TRAINING})
+    reader = Feed(store.run_folder)
+    store.request("stop")
+    folder = store.folder / "requests"
+    there = folder.stat()
+    assert reader.look(Settings(), NOW).pending("stop")
+    store.take_requests()
+    os.utime(folder, ns=(there.st_atime_ns, there.st_mtime_ns))
+    assert not reader.look(Settings(), NOW).pending("stop")
+
+
+def test_a_file_that_has_settled_is_read_once(tmp_path: Path, write_run: Callable[..., Store]) -> None:
+    store = write_run(tmp_path / "outputs")
+    settle(store.run_folder)
+    reader = Feed(store.run_folder)
+    first = reader.look(Settings(), NOW)
+    again = reader.look(Settings(), NOW)
+    assert again.record is first.record
+    assert again.events is first.events
+    store.append_event(Event(NOW, "x", "new"))
+    assert len(reader.look(Settings(), NOW).events) == len(first.events) + 1

@@ -164,6 +164,7 @@ class Journal:
         problem: str,
         checkpoints: tuple[Checkpoint, ...],
         saves: Saves | None,
+        interval_s: float,
     ) -> None:
         """Writes what this tick saw into status.json; `checkpoints` are placed (judge.resume)."""
         self._catch_up()
@@ -191,6 +192,7 @@ class Journal:
             checkpoints=checkpoints,
             host=snapshot.host if snapshot else None,
             saves=saves,
+            interval_s=interval_s,
             next_start_at=record.next_start_at,
             problem=" ".join(p for p in (problem, self.problem, _blindness(finding)) if p),
             gpu_problem=snapshot.gpu.problem if snapshot and not snapshot.gpu.gpus else "",

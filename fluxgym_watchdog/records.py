@@ -541,7 +541,7 @@ class Status:
     """What the last tick saw, for whoever looks: the tab, the command line, another process.
 
     `step` is of the run, over all attempts. `problem` says that the watcher cannot see the training or has failed
-    itself, `gpu_problem` why no GPU can be read.
+    itself, `gpu_problem` why no GPU can be read. `interval_s` lies between two looks.
     """
 
     at: float
@@ -568,3 +568,4 @@ class Status:
     problem: str = ""
     gpu_problem: str = ""
     saves: Saves | None = None
+    interval_s: float = 2.0

@@ -228,7 +228,8 @@ class Supervision:
         saves = self.books.foresee(seen, found, watch.step, self.settings) if seen else None
         if saves is not None and self.record.state in (RunState.TRAINING, RunState.SUSPECT):
             self.books.warn(saves)
-        self._journal.status(seen, watch.finding, watch.step, watch.silence_s, self.problem, found, saves)
+        interval_s = self.settings.check_interval
+        self._journal.status(seen, watch.finding, watch.step, watch.silence_s, self.problem, found, saves, interval_s)
 
     def _look(self, now: float) -> None:
         before = self._watch.finding

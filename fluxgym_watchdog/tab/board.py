@@ -207,7 +207,8 @@ def news(show: Show, sent: Sent) -> tuple[set[str], Sent]:
     waited = {name: int(sent.get(f"waits {name}", "0")) for name in changed}
     size_bytes = 0
     now: set[str] = set()
-    for name in sorted(changed, key=lambda name: (name in PARTS, -waited[name], name != "card")):
+    order = {name: place for place, name in enumerate(PARTS)}
+    for name in sorted(changed, key=lambda name: (name in PARTS, -waited[name], order.get(name, 0))):
         more = show.parts.get(name, Part()).size_bytes
         if whole or not size_bytes or size_bytes + more <= TICK_BYTES:
             now.add(name)

@@ -21,14 +21,25 @@ FILE_BYTES = 1_000_000
 """Of a longer file only its end goes along."""
 
 _FOLDER = re.compile(r"evidence/[0-9A-Za-z-]{1,40}")
-_SECRETS = (
-    (re.compile(r"\bhf_[A-Za-z0-9]{8,}"), "hf_…"),
-    (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), r"\1 …"),
-    (re.compile(r"://[^/\s:@]+:[^/\s@]+@"), "://…@"),
-    (
-        re.compile(r"""(?i)((?:token|api_?key|password|passwd|secret)["']?(?:\s*[=:]\s*|\s+))["']?[^\s"',;]{6,}"""),
-        r"\1…",
-    ),
+_NAME = r"(?:token|(?:api|access|secret|private)[_ -]?key(?:[_ -]?id)?|secret|password|passwd|passphrase)"
+_VALUE = r"""(?:\\?"[^"\n]*"|\\?'[^'\n]*'|(?:[^\s"',;&\\]|\\[^"'])+)"""
+_BEGIN = r"(?:\b|(?<=\\[nrt]))"
+"""A word's begin, also after a newline that JSON writes as two letters."""
+_SECRETS = tuple(
+    (re.compile(secret), rf"\1…{behind}")
+    for secret, behind in (
+        (rf"{_BEGIN}(hf_|gh[pousr]_|github_pat_|glpat-|xox[abeprs]-)[A-Za-z0-9_-]{{8,}}", ""),
+        (rf"{_BEGIN}(sk-)[A-Za-z0-9_-]{{16,}}", ""),
+        (rf"{_BEGIN}(AKIA|ASIA)[A-Z0-9]{{12,}}", ""),
+        (r"(?i)\b((?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{8,}", ""),
+        (r"(://)[^/\s\"']+@", "@"),
+        (r"(?i)(hooks\.slack\.com/\w+/)[\w/-]+", ""),
+        (r"(?i)(discord(?:app)?\.com/api/(?:v\d+/)?webhooks/)[\w/-]+", ""),
+        (r"(?i)(api\.telegram\.org/(?:file/)?bot)[\w:-]+", ""),
+        (rf"""(?i)({_NAME}\\?["']?\s*[=:]\s*){_VALUE}""", ""),
+        (rf"(?i)(--[\w-]*{_NAME}\s+){_VALUE}", ""),
+        (rf"(?i)({_NAME}\s+)(?=\S*\d)[\w./+=-]{{8,}}", ""),
+    )
 )
 
 

@@ -68,7 +68,7 @@ class Feed:
             states = sum(c.size_bytes for c in seen.checkpoints if c.kind is CheckpointKind.STATE)
             files = self._unless_same(lambda: files_bytes(store.run_folder), store.run_folder, folder)
             return replace(seen, folder_bytes=states + files)
-        if is_stale(seen.state, seen.status, settings, now):
+        if is_stale(seen.state, seen.status, now):
             return replace(seen, stale=True, held=store.is_held())
         return seen
 
@@ -147,7 +147,7 @@ def log_tail(run_folder: Path) -> tuple[list[str], str]:
 def _shown(line: str) -> str:
     drawings = [drawing for drawing in line.split("\r") if drawing.strip()]
     # rich pads its columns to the width it was given: on a page that only breaks the lines.
-    text = re.sub(r"(?<=\S) {3,}", "  ", _ESCAPES.sub("", drawings[-1])).rstrip() if drawings else ""
+    text = re.sub(r"(?<=\S) {3,}|^ {13,}", "  ", _ESCAPES.sub("", drawings[-1])).rstrip() if drawings else ""
     return text if len(text) <= LOG_SHOWN else f"{text[:LOG_SHOWN]}…"
 
 

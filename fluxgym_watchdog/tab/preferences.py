@@ -9,6 +9,9 @@ from dataclasses import fields
 from fluxgym_watchdog.settings import FILE_NAME, Settings, SettingsError
 from fluxgym_watchdog.tab.words import escape
 
+SHOWN = 40
+"""Of what is no setting so many letters are said back."""
+
 _CHOICES = {"true": True, "false": False}
 
 
@@ -40,18 +43,18 @@ def changed(found: Mapping[str, object]) -> dict[str, object]:
     Whether a key is known and a number allowed is for `settings.with_values` to say.
     """
     kinds = {f.name: type(f.default) for f in fields(Settings)}
-    return {key: _value(key, kinds.get(key), text) for key, text in found.items()}
+    return {key[:SHOWN]: _value(key, kinds.get(key), text) for key, text in found.items()}
 
 
 def _value(key: str, kind: type | None, text: object) -> object:
     text = str(text).strip()
     if kind is bool:
-        return _CHOICES.get(text, text)
+        return _CHOICES.get(text, text[:SHOWN])
     try:
-        return int(text) if kind is int else float(text) if kind is float else text
+        return int(text) if kind is int else float(text) if kind is float else text[:SHOWN]
     except ValueError:
         whole = "a whole number" if kind is int else "a number"
-        raise SettingsError(f"Settings: {key} = {text[:40]!r}; allowed: {whole}") from None
+        raise SettingsError(f"Settings: {key} = {text[:SHOWN]!r}; allowed: {whole}") from None
 
 
 def _row(name: str, about: Mapping[str, object], kind: type, value: object, default: object) -> str:

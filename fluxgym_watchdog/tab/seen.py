@@ -89,6 +89,11 @@ class Seen:
     def _record(self) -> RunRecord:
         return self.record or RunRecord(self.name)
 
+    @property
+    def asks_for_more(self) -> bool:
+        """Whether the run has finished and its train script, changed since, asks for more than that."""
+        return self.state is RunState.FINISHED and self.at_rest is not None and not self.at_rest.finished
+
     def may_stop(self) -> bool:
         """Whether Stop would do anything."""
         return self.live and not self.pending("stop")
@@ -106,10 +111,11 @@ class Seen:
         return self.state in _RESUMABLE or (self.stale and not self.held)
 
 
-def is_stale(state: RunState, status: Status | None, settings: Settings, now: float) -> bool:
-    """Whether a run that should be watched has not been looked at for too long."""
-    limit_s = max(STALE_LEAST_S, STALE_TICKS * settings.check_interval)
-    return state in LIVE_STATES and (status is None or now - status.at > limit_s)
+def is_stale(state: RunState, status: Status | None, now: float) -> bool:
+    """Whether a run that should be watched has not been looked at for too long, by its own watchdog's interval."""
+    if state not in LIVE_STATES:
+        return False
+    return status is None or now - status.at > max(STALE_LEAST_S, STALE_TICKS * status.interval_s)
 
 
 def _stamps(request: Mapping[str, Any]) -> Sequence[str]:

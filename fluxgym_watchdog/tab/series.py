@@ -89,19 +89,31 @@ def smooth(found: list[list[Point]], weight: float = 0.1) -> list[list[Point]]:
 
 
 def climbs(history: History) -> list[tuple[Numbers, Numbers]]:
-    """The times at which the step count rose and the step then reached, a pair for each stretch without a fall.
+    """The times at which the step count rose and the step then reached, a pair for each stretch without a fall or a
+    silence.
 
-    A fall is a resume. The first rise of a stretch is left out: its time is when the look came, not the step.
+    A fall is a resume; in a silence nobody looked, and what the steps took is not known. The first rise of a stretch is
+    left out: its time is when the look came, not the step.
     """
     ticks = history.ticks()
     at, step = ticks.column("at"), ticks.column("step")
     at, step = at[step > 0], step[step > 0]
     found = []
-    for part in np.split(np.arange(len(step)), np.flatnonzero(np.diff(step) < 0) + 1):
+    for part in np.split(np.arange(len(step)), np.flatnonzero((np.diff(step) < 0) | _silent(at)) + 1):
         rises = part[1:][np.diff(step[part]) > 0]
         if len(rises):
             found.append((at[rises], step[rises]))
     return found
+
+
+def _silent(at: Numbers) -> Numbers:
+    """Which intervals are silences: longer than usual, and than one beside it: old samples lie further apart."""
+    intervals = np.diff(at)
+    if len(intervals) < 2:
+        return np.zeros(len(intervals), bool)
+    before: Numbers = np.append(intervals[1], intervals[:-1])
+    after: Numbers = np.append(intervals[1:], intervals[-2])
+    return intervals > GAP_TICKS * np.maximum(interval_s(at), np.minimum(before, after))
 
 
 def seconds_per_step(history: History, over: int = 20) -> tuple[Numbers, Numbers]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from fluxgym_watchdog.tab.words import sendable
 
-PARTS = ("card", "gpu", "training", "timeline", "checkpoints", "log", "log_now", "settings", "host")
-"""The parts that are HTML, in the order they are sent."""
+PARTS = ("card", "checkpoints", "timeline", "gpu", "training", "log", "log_now", "settings", "host")
+"""The parts that are HTML, in the order they are sent: first what is read first."""
 
 
 _PASSING = re.compile(r"(data-now='|form='ago'>|form='until'>)[^'<]*")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
 
+from fluxgym_watchdog.judge.resume import QUARANTINED
 from fluxgym_watchdog.records import Checkpoint, CheckpointKind, Event, RunState
 from fluxgym_watchdog.tab.seen import Seen
 from fluxgym_watchdog.tab.words import clock, escape, many, memory, size
@@ -25,7 +28,8 @@ def timeline(events: Sequence[Event]) -> str:
             "What happened",
             "<p class='wd-empty'>Nothing yet. Each thing that the watchdog sees or does is told here.</p>",
         )
-    lines, more = _fitting((_line(event) for event in reversed(events)), len(events))
+    told = _folded(events)
+    lines, more = _fitting((_line(event) for event in reversed(told)), len(told))
     older = f"<p class='wd-mut'>and {more} older</p>" if more else ""
     return _box("What happened", f"<ol class='wd-lines' tabindex='0' aria-label='what happened'>{lines}</ol>{older}")
 
@@ -90,6 +94,18 @@ def _fitting(parts: Iterable[str], of: int) -> tuple[str, int]:
     return "".join(kept), of - len(kept)
 
 
+def _folded(events: Sequence[Event]) -> list[Event]:
+    """The events, of saved states in a row the newest alone: a night of them must not hide what happened in it."""
+    found: list[Event] = []
+    for kind, row in groupby(events, key=lambda event: event.kind):
+        same = list(row)
+        if kind == "checkpoint" and len(same) > 1:
+            others = "is the one" if len(same) == 2 else f"are the {len(same) - 1}"
+            same = [replace(same[-1], text=f"{same[-1].text} So {others} saved before it.")]
+        found += same
+    return found
+
+
 def _line(event: Event) -> str:
     tone = event.tone if event.tone in ("ok", "act", "bad") else "info"
     folded = ""
@@ -137,11 +153,15 @@ def _row(checkpoint: Checkpoint, seen: Seen, *, deletable: bool) -> str:
 def _resume_button(checkpoint: Checkpoint, seen: Seen) -> str:
     if not seen.resumable(checkpoint) or not seen.may_resume():
         return ""
-    reached, step = seen.status.step if seen.status else 0, checkpoint.step
+    step, reached = checkpoint.step, seen.status.step if seen.status else 0
+    if seen.at_rest is not None:
+        reached = seen.at_rest.step
     if step is not None and reached > step:
         sure = f"Goes back from step {reached} to step {step}: {many(reached - step, 'step')} to train again. Sure?"
     else:
         sure = "Goes on from here. Sure?"
+    if checkpoint.aside == QUARANTINED:
+        sure = f"This one was {QUARANTINED}. {sure}"
     return action("resume", checkpoint.name, "Resume from here", sure)
 
 
@@ -163,7 +183,7 @@ def _room(seen: Seen) -> str:
 
 def _upload(seen: Seen) -> str:
     """What FluxGym's Publish tab would upload: the whole folder, the states too."""
-    if seen.folder_bytes is None:
+    if seen.folder_bytes is None or seen.asks_for_more:
         return ""
     states = [c for c in seen.checkpoints if c.kind is CheckpointKind.STATE]
     text = f"Publish would upload about {size(seen.folder_bytes)}"

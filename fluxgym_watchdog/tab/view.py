@@ -45,7 +45,11 @@ def card(seen: Seen, now: float) -> str:
     if record is None:
         text = seen.problem or _never_watched(seen)
         tone = "bad" if seen.problem else "info"
-        return _card(seen, now, tone, STATES[RunState.IDLE][0], f"<p class='wd-says'>{escape(text)}</p>")
+        state = RunState.IDLE
+        if seen.at_rest is not None and seen.at_rest.finished and not seen.problem:
+            state = RunState.FINISHED
+            tone = STATES[state][1]
+        return _card(seen, now, tone, STATES[state][0], f"<p class='wd-says'>{escape(text)}</p>")
     label, tone = STATES[seen.state]
     says = sentence(status.text) if status else ""
     if seen.stale:
@@ -63,6 +67,8 @@ def card(seen: Seen, now: float) -> str:
         reason = sentence(record.reason)
         shown = "" if reason == says else f"<b>{escape(reason)}</b> "
         says_html += f"<p class='wd-reason'>{shown}{escape(record.advice)}</p>" if shown or record.advice else ""
+    if seen.asks_for_more and seen.may_resume():
+        says_html += "<p class='wd-says'>The train script asks for more now: Resume goes on.</p>"
     body = [says_html, _asked(seen)]
     waiting_until = (status.next_start_at if status else None) or record.next_start_at
     if seen.state is RunState.WAITING and waiting_until:

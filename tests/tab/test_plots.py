@@ -225,7 +225,11 @@ def test_seconds_per_step_are_of_the_run_and_break_at_a_resume(make_samples: Sam
 
 
 def test_pace_is_the_median_of_steps_with_the_pauses_apart(make_samples: Samples) -> None:
-    samples = [replace(s, at=s.at + 30 * (i // 50)) for i, s in enumerate(make_samples(200, NOW))]
+    samples = []
+    for i, sample in enumerate(make_samples(200, NOW)):
+        saving = 15 if i % 50 == 0 and i else 0
+        samples += [replace(samples[-1], at=samples[-1].at + 2 * (1 + tick)) for tick in range(saving)]
+        samples.append(replace(sample, at=sample.at + 30 * (i // 50)))
     pace = series.pace(history_of(samples))
     assert pace is not None
     assert pace.median_s == pytest.approx(2.0)
@@ -239,6 +243,23 @@ def test_right_after_a_resume_the_pace_is_the_one_before_it(make_samples: Sample
     pace = series.pace(history_of(samples))
     assert pace is not None
     assert pace.median_s == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("again", [101, 14_000])
+def test_a_time_in_which_nobody_looked_is_no_pause(make_samples: Samples, again: int) -> None:
+    """A resume that repeats no step, or a watchdog that was off while the training went on."""
+    samples = make_samples(100, NOW - 28_800) + make_samples(30, NOW, first_step=again)
+    pace = series.pace(history_of(samples))
+    assert pace is not None
+    assert (pace.median_s, pace.pauses_s) == (pytest.approx(2.0), 0.0)
+    _, paces = series.seconds_per_step(history_of(samples))
+    assert set(paces[np.isfinite(paces)]) == {2.0}
+
+
+def test_a_thinned_history_is_no_silence(make_samples: Samples) -> None:
+    samples = make_samples(1000, NOW)
+    thinned = [*samples[:320:16], *samples[320:480:8], *samples[480:640:4], *samples[640:800:2], *samples[800:]]
+    assert len(series.climbs(history_of(thinned))) == 1
 
 
 @pytest.mark.parametrize("gpus", [1, 4])

@@ -168,6 +168,20 @@ def test_evidence_is_read_from_the_runs_own_folder_alone(
         "Authorization: Bearer GEHEIM.abc-123",
         "https://user:GEHEIM@example.org/x",
         "huggingface_token='GEHEIM123'",
+        "aws_secret_access_key=GEHEIM/123+abc",
+        "secret_key: GEHEIM",
+        "X-Api-Key: GEHEIM123",
+        "api key GEHEIM0123456789abcdef",
+        "ghp_GEHEIM1234567890abcdefghijklmnopqrst",
+        "github_pat_GEHEIM1234567890abcdefghijkl",
+        "sk-proj-GEHEIM1234567890abcdef",
+        "AKIAGEHEIM0123456789",
+        "https://GEHEIM@example.org/x",
+        "https://hooks.slack.com/services/T0/B0/GEHEIM",
+        "https://discord.com/api/webhooks/123/GEHEIM",
+        "https://api.telegram.org/bot123:GEHEIM/sendMessage",
+        "password='two GEHEIM words'",
+        '{"password": "two GEHEIM words"}',
     ],
 )
 def test_what_looks_like_a_secret_is_left_out(text: str) -> None:
@@ -175,6 +189,28 @@ def test_what_looks_like_a_secret_is_left_out(text: str) -> None:
     assert evidence.redacted("caching Text Encoder outputs, max_token_length 225, step 3/240") == (
         "caching Text Encoder outputs, max_token_length 225, step 3/240"
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The secret ingredient",
+        "the password is asked for",
+        "max_token_length=225",
+        "tokenizer: CLIPTokenizer",
+        "steps:  50%|█████     | 120/240",
+        "https://huggingface.co/black-forest-labs/FLUX.1-dev",
+        "task-0123456789abcdef0123",
+    ],
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert evidence.redacted(text) == text
+
+
+def test_a_short_password_goes_and_what_is_around_it_stays() -> None:
+    assert evidence.redacted("a=1 password=abc b=2") == "a=1 password=… b=2"
+    line = json.dumps({"text": 'x "password": "two words" y\nhf_abcdefgh0123'})
+    assert evidence.redacted(line) == json.dumps({"text": "x"})[:-2] + ' \\"password\\": … y\\nhf_…"}'
 
 
 # settings
@@ -208,6 +244,7 @@ def test_settings_are_saved_over_what_is_in_the_file_now(tmp_path: Path) -> None
         ({"backoff": "-1"}, "allowed: a number from"),
         ({"auto_resume": "maybe"}, "allowed: true or false"),
         ({"output_dir": "/etc"}, "unknown key 'output_dir'"),
+        ({"x" * 9999: "1"}, f"Settings: unknown key '{'x' * 40}'"),
         ({"backoff": ["1"]}, "allowed: a number"),
         ({}, "Nothing was changed."),
         (None, "Nothing was changed."),
@@ -216,7 +253,9 @@ def test_settings_are_saved_over_what_is_in_the_file_now(tmp_path: Path) -> None
 )
 def test_a_value_that_is_not_allowed_changes_nothing(tmp_path: Path, values: Any, says: str) -> None:
     board = Board(tmp_path / "outputs", Settings(), find_runs)
-    assert says in board.change_settings(values).problem
+    problem = board.change_settings(values).problem
+    assert says in problem
+    assert len(problem) < 600
     assert not (tmp_path / "watchdog.yaml").exists()
 
 
@@ -296,7 +335,7 @@ def test_the_first_view_comes_whole_and_later_looks_in_portions() -> None:
         assert sum(len(big[name]) for name in now if name in PARTS) <= TICK_BYTES
         arrived += now
     assert sorted(arrived) == sorted(PARTS)
-    assert arrived[0] == "card"
+    assert arrived[:3] == ["card", "checkpoints", "timeline"], "what is read first"
     assert not any(key.startswith("waits") for key in sent)
 
 

@@ -21,7 +21,7 @@ from fluxgym_watchdog.settings import Settings
 from fluxgym_watchdog.store import Store
 from fluxgym_watchdog.tab import tables, view, words
 from fluxgym_watchdog.tab.board import Board, news
-from fluxgym_watchdog.tab.feed import LOG_SHOWN, Feed, log_tail
+from fluxgym_watchdog.tab.feed import LOG_SHOWN, log_tail
 from fluxgym_watchdog.tab.history import SampleFile, history_of
 from fluxgym_watchdog.tab.seen import Seen, is_stale
 
@@ -129,12 +129,13 @@ def test_a_stale_status_is_never_shown_as_healthy(make_seen: Callable[..., Seen]
 
 
 def test_stale_means_three_ticks_and_only_while_live(make_status: Callable[..., Status]) -> None:
-    slow, status = Settings(check_interval=30), make_status(NOW)
-    assert not is_stale(RunState.TRAINING, status, Settings(), NOW + 19)
-    assert is_stale(RunState.TRAINING, status, Settings(), NOW + 21)
-    assert not is_stale(RunState.TRAINING, status, slow, NOW + 89)
-    assert is_stale(RunState.TRAINING, None, Settings(), NOW)
-    assert not is_stale(RunState.FINISHED, status, Settings(), NOW + 9999)
+    slow, status = make_status(NOW, interval_s=30.0), make_status(NOW)
+    assert not is_stale(RunState.TRAINING, status, NOW + 19)
+    assert is_stale(RunState.TRAINING, status, NOW + 21)
+    assert not is_stale(RunState.TRAINING, slow, NOW + 89), "its own interval counts, not ours"
+    assert is_stale(RunState.TRAINING, slow, NOW + 91)
+    assert is_stale(RunState.TRAINING, None, NOW)
+    assert not is_stale(RunState.FINISHED, status, NOW + 9999)
 
 
 def test_a_blind_watcher_does_not_look_healthy(make_seen: Callable[..., Seen]) -> None:
@@ -191,6 +192,18 @@ def test_the_timeline_is_newest_first_with_its_evidence_folded() -> None:
     assert "58.25" in html
 
 
+def test_saved_states_in_a_row_are_one_line_and_push_no_trouble_off_the_timeline() -> None:
+    """A night of saves must not hide what happened in it."""
+    stuck = Event(NOW - 9000, "stalled", "Training stuck.", "bad", 1)
+    saved = [Event(NOW - 8000 + i, "checkpoint", f"Saved p-{i:06d}-state. It is sound.", "ok", 2) for i in range(150)]
+    html = tables.timeline([saved[0], stuck, *saved])
+    assert html.count("<li>") == 3
+    assert "Training stuck." in html
+    assert "Saved p-000149-state. It is sound. So are the 149 saved before it." in html
+    assert html.count("Saved p-000000-state") == 1
+    assert "So is the one saved before it." in tables.timeline(saved[:2])
+
+
 def test_only_a_sound_state_of_a_stopped_run_can_be_gone_back_to(make_seen: Callable[..., Seen]) -> None:
     live = tables.checkpoints(make_seen())
     assert "data-act='resume'" not in live
@@ -209,6 +222,7 @@ def test_a_quarantined_state_says_so_and_is_its_owner_s_to_choose(
     html = tables.checkpoints(make_seen({"state": RunState.STOPPED}, {"checkpoints": found}))
     assert html.count("data-act='resume'") == 1
     assert "yes, but set aside" in html
+    assert "This one was set aside: it did not load" in html
     assert "nothing is left to train" in html
 
 
@@ -219,7 +233,9 @@ def test_a_run_that_was_never_watched_can_go_on_from_what_it_has(make_status: Ca
     assert old.may_resume()
     assert "Resume goes on from its newest sound checkpoint" in view.card(old, NOW)
     assert tables.checkpoints(old).count("data-act='resume'") == 2
+    assert "Goes back from step 160 to step 80" in tables.checkpoints(old)
     finished = Seen("old", at_rest=replace(look, finished=True))
+    assert "wd-pill wd-ok'>Finished" in view.card(finished, NOW)
     assert not finished.may_resume()
     assert "It is finished" in view.card(finished, NOW)
     assert not Seen("old", at_rest=replace(look, checkpoints=())).may_resume()
@@ -231,7 +247,12 @@ def test_a_finished_run_can_go_on_when_its_script_asks_for_more(
     done = make_seen({"state": RunState.FINISHED})
     assert not done.may_resume()
     look = Glance(RunRecord("x"), True, None, 160, make_status().checkpoints, Saves(), finished=False)
-    assert replace(done, at_rest=look).may_resume()
+    more = replace(done, at_rest=look, folder_bytes=5)
+    assert more.may_resume()
+    assert "The train script asks for more now: Resume goes on." in view.card(more, NOW)
+    assert "asks for more" not in view.card(done, NOW)
+    assert "Publish" in tables.checkpoints(replace(done, folder_bytes=5))
+    assert "Publish" not in tables.checkpoints(more)
 
 
 def test_the_log_shows_the_newest_drawing_of_each_bar(tmp_path: Path) -> None:
@@ -244,6 +265,8 @@ def test_the_log_shows_the_newest_drawing_of_each_bar(tmp_path: Path) -> None:
     assert log_tail(tmp_path) == (["last"], "")
     (tmp_path / "training.log").write_text("y" * 99 + "\n" + "z" * 15_000 + "\n", encoding="utf-8")
     assert len(log_tail(tmp_path)[0][-1]) <= LOG_SHOWN + 1
+    (tmp_path / "training.log").write_text(f"{' ' * 22}INFO  x\n    four\n", encoding="utf-8")
+    assert log_tail(tmp_path) == (["  INFO  x", "    four"], ""), "rich leaves its column of times blank"
     assert log_tail(tmp_path / "nowhere") == ([], "")
 
 
@@ -276,17 +299,6 @@ def test_samples_are_read_once_and_again_only_when_replaced(
     assert steps() == [8], "a column of a later version must be a number, too"
 
 
-def test_the_feed_reads_a_file_again_only_when_it_changed(tmp_path: Path, write_run: Callable[..., Store]) -> None:
-    store = write_run(tmp_path / "outputs")
-    feed = Feed(store.run_folder)
-    first = feed.look(Settings(), NOW)
-    again = feed.look(Settings(), NOW)
-    assert again.record is first.record
-    assert again.events is first.events
-    store.append_event(Event(NOW, "x", "new"))
-    assert len(feed.look(Settings(), NOW).events) == len(first.events) + 1
-
-
 def test_a_page_is_sent_only_what_changed(
     tmp_path: Path, board: Callable[..., Board], write_run: Callable[..., Store]
 ) -> None:
@@ -296,7 +308,8 @@ def test_a_page_is_sent_only_what_changed(
     assert {"picker", "card", "gpu", "training", "timeline", "checkpoints", "log", "host", "stop"} <= everything
     assert news(there.show(None, "15 min"), sent)[0] == set()
     store.append_event(Event(NOW - 1, "x", "new"))
-    assert news(there.show(None, "15 min"), sent)[0] == {"timeline"}
+    changed, sent = news(there.show(None, "15 min"), sent)
+    assert changed == {"timeline"}
     assert {"gpu", "training"} <= news(there.show(None, "1 h"), sent)[0]
 
 

@@ -37,6 +37,7 @@ border:1px solid var(--wd-line)}
 #watchdog-tab .wd-box{border:1px solid var(--wd-line);background:var(--wd-box);padding:14px 16px;
 border-radius:var(--block-radius,0);margin:0}
 #watchdog-tab .wd-card{border-left:5px solid var(--wd-info)}
+#watchdog-silent{color:var(--wd-bad)!important;font-weight:700}
 #watchdog-tab .wd-note{margin-bottom:12px}
 #watchdog-tab .wd-tone-ok{border-left-color:var(--wd-ok)}#watchdog-tab .wd-tone-act{border-left-color:var(--wd-act)}
 #watchdog-tab .wd-tone-bad{border-left-color:var(--wd-bad)}
@@ -82,7 +83,7 @@ margin-top:8px}
 #watchdog-tab .wd-figure{margin:0;display:grid;grid-template-columns:52px minmax(0,1fr);column-gap:6px}
 #watchdog-tab .wd-figure figcaption{grid-column:1/3;display:flex;justify-content:space-between;gap:8px;font-size:13px;
 color:var(--wd-fg);margin-bottom:3px;text-align:left}
-#watchdog-tab .wd-figure figcaption span{font-variant-numeric:tabular-nums}
+#watchdog-tab .wd-figure figcaption span{white-space:nowrap;font-variant-numeric:tabular-nums}
 #watchdog-tab .wd-axis{display:flex;flex-direction:column;justify-content:space-between;text-align:right}
 #watchdog-tab .wd-axis i{font-style:normal;font-size:11px;line-height:1.1;color:var(--wd-mut);white-space:nowrap}
 #watchdog-tab svg.wd-plot{width:100%;height:96px;display:block;cursor:crosshair;touch-action:pan-y;overflow:hidden}
@@ -170,6 +171,7 @@ font-variant-numeric:tabular-nums}
 #watchdog-tab .wd td:last-child{position:static}#watchdog-tab .wd td:empty{display:none}
 #watchdog-controls .form{flex-wrap:wrap}
 #watchdog-controls .form>*{flex:1 1 100%!important;min-width:0!important}
+#watchdog-tab .wd-ends span:nth-child(2):not(:last-child){order:1;flex-basis:100%}
 #watchdog-tab .wd-box{padding:12px}#watchdog-tab .wd-numbers b{font-size:19px}
 #watchdog-tab .wd-numbers{grid-template-columns:repeat(2,minmax(0,1fr))}}
 @media(prefers-reduced-motion:reduce){#watchdog-tab *{transition:none!important;animation:none!important}}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import time
 from typing import Any
 
 import gradio as gr
@@ -76,6 +77,7 @@ def lay_out(board: Board, root_block: Any) -> None:
             do = gr.Button("Do what was asked for", elem_id="watchdog-do")
             wish = gr.Textbox(label="What was asked for", elem_id="watchdog-wish")
             answered = gr.HTML("", elem_id="watchdog-answer")
+            alive = gr.HTML("", elem_id="watchdog-alive")
             sent = gr.State({})
         gr.HTML(f"<style>{CSS}</style>", elem_classes="wd-hidden")
 
@@ -95,7 +97,7 @@ def lay_out(board: Board, root_block: Any) -> None:
             **{name: part.html for name, part in show.parts.items()},
         }
         sending = [updates[name] if name in changed else gr.skip() for name in (*_CONTROLS, *PARTS)]
-        return (*sending, after)
+        return (*sending, f"<i data-answered='{time.time():.3f}'></i>", after)
 
     def ask_switch(picked: str | None, wanted: bool) -> Any:
         answer = board.ask(picked, "switch", bool(wanted))
@@ -118,7 +120,7 @@ def lay_out(board: Board, root_block: Any) -> None:
         [look.click, picker.input, span.input, log_scale.input],
         see,
         [picker, span, log_scale, sent],
-        [picker, switch, stop, resume, *(parts[part] for part in PARTS), sent],
+        [picker, switch, stop, resume, *(parts[part] for part in PARTS), alive, sent],
         trigger_mode="always_last",
         **_QUIET,
     )

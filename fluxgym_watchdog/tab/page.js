@@ -6,16 +6,39 @@
   if (window.fluxgymWatchdog) return;
   const own = window.fluxgymWatchdog = {wish: "", shown: false};
   const LOOK_MS = 2000, LOOK_IN_BACKGROUND_MS = 10000, CHECK_MS = 200, SURE_MS = 60000;
+  const SILENT_S = 30, SILENT_LOOKS = 3;
   const byId = (id) => document.getElementById(id);
   const within = (node) => node instanceof Element && node.closest("#watchdog-tab") !== null;
 
   // Asking for news: only while the tab is shown; else slowly, and only where the reader wants to be alerted.
-  let lookedAt = 0;
+  let lookedAt = 0, unanswered = 0, unansweredSince = 0, answeredAt = "";
   const look = () => {
     const button = byId("watchdog-look");
-    if (button) { lookedAt = Date.now(); button.click(); }
+    if (!button) return;
+    lookedAt = Date.now();
+    if (!unanswered) unansweredSince = lookedAt;
+    unanswered += 1;
+    button.click();
   };
   const soon = () => { lookedAt = Math.min(lookedAt, Date.now() - LOOK_MS + 250); };
+
+  // A page whose server has ended or hangs must not go on saying that all is well.
+  const hear = (tab) => {
+    const answer = tab.querySelector("#watchdog-alive [data-answered]");
+    if (answer && answer.dataset.answered !== answeredAt) { answeredAt = answer.dataset.answered; unanswered = 0; }
+    const silent_s = unanswered < SILENT_LOOKS ? 0 : Math.floor((Date.now() - unansweredSince) / 10000) * 10;
+    let says = byId("watchdog-silent");
+    if (silent_s < SILENT_S) { if (says) says.remove(); return; }
+    if (!says) {
+      says = document.createElement("p");
+      says.id = "watchdog-silent";
+      says.className = "wd wd-box wd-card wd-tone-bad";
+      says.setAttribute("role", "alert");
+      byId("watchdog-card").before(says);
+    }
+    const text = "No answer from FluxGym for " + duration(silent_s) + ". What is shown below is from before.";
+    if (says.textContent !== text) says.textContent = text;
+  };
 
   // FluxGym's autoscroll is taken away while the tab is shown, and given back if it was us who took it.
   let took = false;
@@ -102,6 +125,7 @@
       ahead = Math.max(ahead, Number(serverNow) - Date.now() / 1000);  // what was made a while ago lags behind
     }
     retime(tab);
+    hear(tab);
     for (const details of tab.querySelectorAll("details[data-key]")) {
       if (open.has(details.dataset.key) && !details.open) details.open = true;
     }
@@ -130,7 +154,7 @@
     const scrolled = event.target;
     if (scrolled instanceof Element && scrolled.classList.contains("wd-log")) logScroll = scrolled.scrollTop;
   }, true);
-  setInterval(() => { const tab = byId("watchdog-tab"); if (own.shown && tab) retime(tab); }, 1000);
+  setInterval(() => { const tab = byId("watchdog-tab"); if (own.shown && tab) { retime(tab); hear(tab); } }, 1000);
 
   // Lines are sent as letters, two a place; see plots.py. What a letter stands for comes with the page.
   const LETTERS = "__LETTERS__", GAP = "  ", GOES_ON = "~~";
@@ -267,7 +291,7 @@
   const ICON = "data:image/svg+xml," + encodeURIComponent(
     "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'><circle cx='8' cy='8' r='8' fill='#b91c1c'/>" +
     "<path d='M7 3h2v6H7zM7 11h2v2H7z' fill='#fff'/></svg>");
-  let title = null, icons = [], alerted = null;
+  let title = null, icons = [], alerted = null, alertedOf = null;
   const warn = (card) => {
     const bad = card !== null && card.dataset.tone === "bad";
     const text = bad ? card.dataset.name + ": " + card.dataset.label : null;
@@ -289,7 +313,8 @@
       for (const [link, href] of icons) if (href) link.href = href; else link.remove();
       title = null;
     }
-    // Not for what was so already when the page was opened: its reader is looking.
+    // Not for what was so already when the page was opened, or the run was picked: its reader is looking.
+    if (card && card.dataset.name !== alertedOf) { alertedOf = card.dataset.name; alerted = null; }
     if (card && alerted !== null && text !== null && text !== alerted) {
       if (wanted("sound")) beep();
       if (wanted("notification") && "Notification" in window && Notification.permission === "granted") {

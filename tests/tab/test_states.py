@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 
 from fluxgym_watchdog.records import FindingKind, Phase, RunState, Saves, Status
 from fluxgym_watchdog.store import Store
+from fluxgym_watchdog.tab.board import Board
 from tests.browsing import Pages, needs_browser, picture, wait_until
 
 expect = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed").expect
@@ -133,6 +135,33 @@ def test_a_page_outlives_its_server(
     expect(page.locator("#watchdog-gpu path[data-name]")).not_to_have_count(0)
     expect(page.locator("#watchdog-timeline li")).to_have_count(2)
     pages.problems[:] = [p for p in pages.problems if "fetch" not in p.lower() and "connection" not in p.lower()]
+
+
+def test_a_server_that_does_not_answer_is_not_taken_for_a_training_that_runs(
+    open_page: Callable[..., Any], outputs: Path, write_run: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, show = threading.Event(), Board.show
+    answers.set()
+
+    def late(*given: Any, **named: Any) -> Any:
+        answers.wait(300)
+        return show(*given, **named)
+
+    monkeypatch.setattr(Board, "show", late)
+    write_run(outputs, now=time.time())
+    # The test cannot wait for half a minute: its clock can be put forward.
+    page = open_page(script="const now = Date.now.bind(Date); window.ahead = 0; Date.now = () => now() + window.ahead;")
+    expect(page.locator("#watchdog-card")).to_contain_text("step 160 of 240")
+    said = page.locator("#watchdog-silent[role=alert]")
+    expect(said).to_have_count(0)
+    try:
+        answers.clear()
+        wait_until(page, lambda: page.evaluate("window.ahead += 5000") and said.count() == 1)
+        expect(said).to_contain_text("No answer from FluxGym for")
+        picture(page, "no-answer")
+    finally:
+        answers.set()
+    expect(said).to_have_count(0)
 
 
 def test_values_under_the_pointer_the_finger_and_the_arrow_keys(

@@ -201,3 +201,8 @@ def test_a_run_that_needs_a_look_says_so_in_title_and_icon_and_as_was_wanted(
     assert not page.evaluate(
         "[...document.querySelectorAll('link[rel~=icon]')].some((l) => l.href.startsWith('data:'))"
     )
+    beeps = page.evaluate("window.beeps")
+    write_run(outputs, "other", now=time.time(), record={"state": RunState.FAILED})
+    page.wait_for_function("document.title.includes('other: Failed')")
+    assert page.evaluate("window.beeps") == beeps, "it had failed already when the page came to it"
+    assert page.evaluate("window.told") == ["persian-miniature: Failed"]

@@ -37,7 +37,7 @@ _SECRETS = tuple(
         (r"(?i)(discord(?:app)?\.com/api/(?:v\d+/)?webhooks/)[\w/-]+", ""),
         (r"(?i)(api\.telegram\.org/(?:file/)?bot)[\w:-]+", ""),
         (rf"""(?i)({_NAME}\\?["']?\s*[=:]\s*){_VALUE}""", ""),
-        (rf"(?i)(--[\w-]*{_NAME}\s+){_VALUE}", ""),
+        (rf"(?i)((?<!-)--[\w-]{{0,60}}?{_NAME}\s+){_VALUE}", ""),
         (rf"(?i)({_NAME}\s+)(?=\S*\d)[\w./+=-]{{8,}}", ""),
     )
 )

@@ -201,6 +201,7 @@ def test_what_looks_like_a_secret_is_left_out(text: str) -> None:
         "steps:  50%|█████     | 120/240",
         "https://huggingface.co/black-forest-labs/FLUX.1-dev",
         "task-0123456789abcdef0123",
+        pytest.param("-" * 200_000, id="a long rule"),
     ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:

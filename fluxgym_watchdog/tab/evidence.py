@@ -26,21 +26,22 @@ _VALUE = r"""(?:\\?"[^"\n]*"|\\?'[^'\n]*'|(?:[^\s"',;&\\]|\\[^"'])+)"""
 _BEGIN = r"(?:\b|(?<=\\[nrt]))"
 """A word's begin, also after a newline that JSON writes as two letters."""
 _SECRETS = tuple(
-    (re.compile(secret), rf"\1…{behind}")
-    for secret, behind in (
-        (rf"{_BEGIN}(hf_|gh[pousr]_|github_pat_|glpat-|xox[abeprs]-)[A-Za-z0-9_-]{{8,}}", ""),
-        (rf"{_BEGIN}(sk-)[A-Za-z0-9_-]{{16,}}", ""),
-        (rf"{_BEGIN}(AKIA|ASIA)[A-Z0-9]{{12,}}", ""),
-        (r"(?i)\b((?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{8,}", ""),
-        (r"(://)[^/\s\"']+@", "@"),
-        (r"(?i)(hooks\.slack\.com/\w+/)[\w/-]+", ""),
-        (r"(?i)(discord(?:app)?\.com/api/(?:v\d+/)?webhooks/)[\w/-]+", ""),
-        (r"(?i)(api\.telegram\.org/(?:file/)?bot)[\w:-]+", ""),
-        (rf"""(?i)({_NAME}\\?["']?\s*[=:]\s*){_VALUE}""", ""),
-        (rf"(?i)((?<!-)--[\w-]{{0,60}}?{_NAME}\s+){_VALUE}", ""),
-        (rf"(?i)({_NAME}\s+)(?=\S*\d)[\w./+=-]{{8,}}", ""),
+    re.compile(secret)
+    for secret in (
+        rf"{_BEGIN}(hf_|gh[pousr]_|github_pat_|glpat-|xox[abeprs]-)[A-Za-z0-9_-]{{8,}}",
+        rf"{_BEGIN}(sk-)[A-Za-z0-9_-]{{16,}}",
+        rf"{_BEGIN}(AKIA|ASIA)[A-Z0-9]{{12,}}",
+        r"(?i)\b((?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{8,}",
+        r"(://)[^/\s\"']+(?=@)",
+        r"(?i)(hooks\.slack\.com/\w+/)[\w/-]+",
+        r"(?i)(discord(?:app)?\.com/api/(?:v\d+/)?webhooks/)[\w/-]+",
+        r"(?i)(api\.telegram\.org/(?:file/)?bot)[\w:-]+",
+        rf"""(?i)({_NAME}\\?["']?\s*[=:]\s*){_VALUE}""",
+        rf"(?i)((?<!-)--[\w-]{{0,60}}?{_NAME}\s+){_VALUE}",
+        rf"(?i)({_NAME}\s+)(?=\S*\d)[\w./+=-]{{8,}}",
     )
 )
+"""What comes before a secret, to be kept, and the secret itself."""
 
 
 def packed(store: Store, event: Event) -> bytes:
@@ -64,8 +65,8 @@ def packed(store: Store, event: Event) -> bytes:
 
 def redacted(text: str) -> str:
     """The text without what looks like a token, a key or a password."""
-    for secret, instead in _SECRETS:
-        text = secret.sub(instead, text)
+    for secret in _SECRETS:
+        text = secret.sub(r"\1…", text)
     return text
 
 

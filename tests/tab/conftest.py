@@ -167,7 +167,7 @@ def serve(outputs: Path) -> Iterator[Callable[..., str]]:
 
     def serving(settings: Settings | None = None, port: int | None = None, **arguments: Any) -> str:
         while served:
-            served.pop().close()
+            _close(served.pop())
         with gr.Blocks() as demo:
             with gr.Tabs():
                 with gr.TabItem("Gym"):
@@ -181,7 +181,7 @@ def serve(outputs: Path) -> Iterator[Callable[..., str]]:
 
     yield serving
     while served:
-        served.pop().close()
+        _close(served.pop())
 
 
 @pytest.fixture
@@ -201,3 +201,11 @@ def pages(browser: Any) -> Iterator[Pages]:
 def open_page(pages: Pages, address: str) -> Callable[..., Any]:
     """Opens the page at the test's address."""
     return lambda **how: pages.open(address, **how)
+
+
+def _close(demo: gr.Blocks) -> None:
+    """Ends a served page. Gradio 6 sets an asyncio event from this thread, which fails while its loop reads it."""
+    try:
+        demo.close()
+    except RuntimeError:
+        demo.close()

@@ -20,6 +20,7 @@ from fluxgym_watchdog.store import Store
 from tests.browsing import Pages, needs_browser, picture, wait_until
 from tests.trainings import ROOT, TEST_VARIABLE, clean_up, until
 
+PlaywrightError = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed").Error
 expect = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed").expect
 pytestmark = [*needs_browser, pytest.mark.skipif(sys.platform == "win32", reason="the stand-in's faults are signals")]
 
@@ -114,6 +115,15 @@ def test_the_story_of_the_demo(app: App, pages: Pages) -> None:
     assert page.evaluate("document.querySelectorAll('#watchdog-gpu use').length") == 4
 
 
+def _went(page: Any, address: str) -> bool:
+    """Whether the page went there: Gradio's own reload, when its server is back, may cut in."""
+    try:
+        page.goto(address, wait_until="domcontentloaded")
+    except PlaywrightError:
+        return False
+    return True
+
+
 def test_fluxgym_is_killed_in_mid_run_and_the_page_finds_the_training_again(app: App, pages: Pages) -> None:
     page = pages.open(app.address, show=False)
     start(page)
@@ -122,7 +132,7 @@ def test_fluxgym_is_killed_in_mid_run_and_the_page_finds_the_training_again(app:
     wait_until(page, lambda: (status := store.read_status()) is not None and status.step > 0)
     app.kill()
     app.start()
-    page.goto(app.address, wait_until="domcontentloaded")
+    until(lambda: _went(page, app.address), "the page of the new server")
     page.get_by_role("tab", name="Watchdog").click()
     timeline = page.locator("#watchdog-timeline")
     expect(timeline).to_contain_text("Watching this run again")

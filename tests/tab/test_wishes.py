@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from fluxgym_watchdog import settings
-from fluxgym_watchdog.records import Event, RunState, SaveOffer, Saves, Status
+from fluxgym_watchdog.judge.resume import NOTHING_LEFT
+from fluxgym_watchdog.records import Checkpoint, CheckpointKind, Event, RunState, SaveOffer, Saves, Status
 from fluxgym_watchdog.settings import Settings
 from fluxgym_watchdog.store import Store
 from tests.browsing import Pages, needs_browser, picture, wait_until
@@ -105,9 +106,15 @@ def test_deleting_names_the_bytes_and_is_asked_once(
 
 
 def test_a_finished_run_says_what_publishing_would_upload_and_frees_its_states_at_once(
-    open_page: Callable[..., Any], outputs: Path, write_run: Callable[..., Store]
+    open_page: Callable[..., Any],
+    outputs: Path,
+    write_run: Callable[..., Store],
+    make_status: Callable[..., Status],
 ) -> None:
-    store = write_run(outputs, now=time.time(), record={"state": RunState.FINISHED}, status={"step": 240})
+    now = time.time()
+    end = Checkpoint("p.safetensors", CheckpointKind.WEIGHTS, now, 40_000_000, True, final=True, aside=NOTHING_LEFT)
+    status = {"step": 240, "checkpoints": (*make_status(now).checkpoints, end)}
+    store = write_run(outputs, now=now, record={"state": RunState.FINISHED}, status=status)
     (store.run_folder / "p.safetensors").write_bytes(b"x" * 40_000_000)
     page = open_page()
     checkpoints = page.locator("#watchdog-checkpoints")

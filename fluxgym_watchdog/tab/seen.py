@@ -82,8 +82,8 @@ class Seen:
 
     def unneeded(self) -> list[Checkpoint]:
         """Of those, what can go without a thought."""
-        prunable = saves.prunable(self._record, self.checkpoints)
-        return [c for c in self.deletable() if c in prunable]
+        prunable = {c.stamp for c in saves.prunable(self._record, self.checkpoints)}
+        return [c for c in self.deletable() if c.stamp in prunable]
 
     @property
     def _record(self) -> RunRecord:

@@ -20,9 +20,6 @@ NEIGHBOURS = 5
 """So many of the newest other runs are asked how long a step takes on this machine."""
 
 
-# getting ready
-
-
 @dataclass(frozen=True, slots=True)
 class Given:
     """What is started: a run's train script and what it says. `script` is None where it is not understood.

@@ -161,9 +161,6 @@ def begins_anew(trainer: ProcessId) -> bool:
     return not any(w.split("=")[0] in ("--resume", "--network_weights") for w in words)
 
 
-# starting
-
-
 def planned(record: RunRecord, point: StartPoint, run_folder: Path, began_at: float, *, fresh: bool) -> Attempt:
     """The attempt as it is recorded before anything is started: who takes over in between must know of it."""
     return Attempt(

@@ -254,9 +254,9 @@ def _start_at(checkpoint: Checkpoint, record: RunRecord, asked: Asked, folder: P
     step, per_epoch = checkpoint.step, record.steps_per_epoch
     of_weights = checkpoint.kind is CheckpointKind.WEIGHTS
     path = str(folder / checkpoint.name)
-    # An empty --resume is none: the script's own would be loaded over the weights.
-    load = ("--network_weights", path, "--resume", "") if of_weights and asked.begins_within else ("--resume", path)
-    load = ("--network_weights", path) if of_weights and not asked.begins_within else load
+    load: tuple[str, ...] = ("--network_weights" if of_weights else "--resume", path)
+    if of_weights and asked.begins_within:
+        load = (*load, "--resume", "")  # empty, it is none: the script's own would be loaded over the weights
     text = f"from the weights of {_where(checkpoint)}" if of_weights else f"from {_where(checkpoint)}"
     if step is not None and record.total_steps is not None and _renumbers(record, asked):
         options: tuple[str, ...] = (*load, "--initial_step", "0", "--max_train_steps", str(record.total_steps - step))

@@ -127,7 +127,7 @@ def deletable(record: RunRecord, checkpoints: Sequence[Checkpoint]) -> tuple[Che
     is newer may be being written.
     """
     states = sorted((c for c in checkpoints if c.kind is CheckpointKind.STATE), key=lambda c: -c.saved_at)
-    if record.state is RunState.FINISHED and any(c.aside == NOTHING_LEFT for c in checkpoints):
+    if _needs_none(record, checkpoints):
         return tuple(states)
     needed = _best(states)
     if record.state not in LIVE_STATES:
@@ -140,12 +140,17 @@ def deletable(record: RunRecord, checkpoints: Sequence[Checkpoint]) -> tuple[Che
 def prunable(record: RunRecord, checkpoints: Sequence[Checkpoint]) -> tuple[Checkpoint, ...]:
     """Of those, what can go without a thought: the next best that is sound stays, as a second way back."""
     found = deletable(record, checkpoints)
-    if record.state is RunState.FINISHED and any(c.aside == NOTHING_LEFT for c in checkpoints):
+    if _needs_none(record, checkpoints):
         return found
     if not any(c.sound for c in checkpoints if c.kind is CheckpointKind.STATE):
         return ()  # copied without their times, perhaps: the last way back is not thrown away without a thought
     spare = _best(found)
     return tuple(c for c in found if c is not spare)
+
+
+def _needs_none(record: RunRecord, checkpoints: Sequence[Checkpoint]) -> bool:
+    """Whether the run is finished, and no more is asked of it."""
+    return record.state is RunState.FINISHED and any(c.aside == NOTHING_LEFT for c in checkpoints)
 
 
 def _best(states: Sequence[Checkpoint]) -> Checkpoint | None:
@@ -182,17 +187,24 @@ def _sizes(checkpoints: Sequence[Checkpoint], asked: Asked) -> tuple[int | None,
 def _interval(asked: Asked, record: RunRecord, settings: Settings) -> int | None:
     """Steps between two states that can be gone on from; the whole training where only its end is saved."""
     per_epoch = record.steps_per_epoch
-    total = record.total_steps or asked.total_steps(per_epoch)
+    total = _total_steps(record, asked)
     if not (asked.saves_states or settings.save_states) or total is None:
         return None
     by_epochs = asked.save_every_epochs * per_epoch if asked.save_every_epochs and per_epoch else None
-    accumulates = (record.accumulation or asked.accumulation) > 1
-    by_steps = asked.save_every_steps if not accumulates else None
+    by_steps = None if _accumulates(record, asked) else asked.save_every_steps
     return min(found for found in (by_epochs, by_steps, total) if found)
 
 
+def _total_steps(record: RunRecord, asked: Asked) -> int | None:
+    return record.total_steps or asked.total_steps(record.steps_per_epoch)
+
+
+def _accumulates(record: RunRecord, asked: Asked) -> bool:
+    return (record.accumulation or asked.accumulation) > 1
+
+
 def _next_in(asked: Asked, record: RunRecord, step: int) -> int | None:
-    total = record.total_steps or asked.total_steps(record.steps_per_epoch)
+    total = _total_steps(record, asked)
     if total is None or step >= total:
         return None
     counted_from = record.attempt.counted_from if record.attempt and record.attempt.counted_from else 0
@@ -243,14 +255,13 @@ def _offer(
 ) -> SaveOffer | None:
     """The widest interval that risks no more than the setting, in whole epochs where they are short enough."""
     limit_s, per_epoch = settings.max_work_at_risk * 60, record.steps_per_epoch
-    total = record.total_steps or asked.total_steps(per_epoch)
+    total = _total_steps(record, asked)
     if not per_epoch or not total:
         return None
     keep = settings.keep_states
     epochs, now = -(-total // per_epoch), asked.save_every_epochs or 0
     fitting = max(1, int(limit_s / (per_epoch * pace_s)))
-    accumulates = (record.accumulation or asked.accumulation) > 1
-    if fitting * per_epoch * pace_s <= limit_s or accumulates:
+    if fitting * per_epoch * pace_s <= limit_s or _accumulates(record, asked):
         if fitting * per_epoch >= every:
             return None  # there is nothing closer
         before, after = ((epochs - 1) // now if now else 0), (epochs - 1) // fitting

@@ -25,7 +25,6 @@ FEEDS = 6
 NAMES_S = 6.0
 """The list of runs is made anew after so many seconds."""
 
-
 REDRAW_S = 6.0
 """Each of the two panels of plots is drawn anew after so many seconds at the earliest, in turns with the other: over
 15 min that is what two of its points stand for."""

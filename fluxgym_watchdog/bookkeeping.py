@@ -26,6 +26,7 @@ from fluxgym_watchdog.records import (
     Saves,
     Snapshot,
     StartPoint,
+    name_in,
 )
 from fluxgym_watchdog.settings import Settings
 
@@ -131,7 +132,7 @@ class Books:
         self._journal.change(ledger=tuple(line for line in ledger if line.stamp in still))
         for line in lines:
             if line is not None and line.step is None:
-                name = line.stamp.rpartition("@")[0]
+                name = name_in(line.stamp)
                 text = f"{name}: its own files and this attempt's count do not agree on its step; it is not used."
                 self._journal.tell("problem", text, "bad")
         furthest = max((c.step or 0 for c in self.place(new)), default=0)
@@ -225,7 +226,7 @@ class Books:
         found = {c.stamp: c for c in self.place(self._checkpoints.read())}
         may_go = saves.deletable(self._journal.record, tuple(found.values()))
         for stamp in dict.fromkeys(stamps):
-            checkpoint, name = found.get(stamp), stamp.rpartition("@")[0]
+            checkpoint, name = found.get(stamp), name_in(stamp)
             if checkpoint is None:
                 text = f"{name} was not deleted: it is not there any more, or was written again since."
                 self._journal.tell("delete", text, "act")

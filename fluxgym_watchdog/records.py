@@ -211,6 +211,11 @@ class Checkpoint:
         return f"{self.name}@{self.saved_at:.3f}"
 
 
+def name_in(stamp: str) -> str:
+    """The checkpoint's name in its `Checkpoint.stamp`."""
+    return stamp.rpartition("@")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Trained:
     """What a weights file tells of the training that wrote it; None: nothing. `metadata` is all of it, as it stands.

@@ -43,6 +43,7 @@ from fluxgym_watchdog.records import (
     RunRecord,
     RunState,
     Snapshot,
+    name_in,
 )
 from fluxgym_watchdog.settings import Settings
 from fluxgym_watchdog.starting import Finish, Go, Refuse, Start, Wait
@@ -300,7 +301,7 @@ class Supervision:
     def _act(self, decision: Decision, now: float) -> None:
         if decision.quarantine:
             self._journal.change(quarantined=(*self.record.quarantined, *decision.quarantine))
-            names = ", ".join(stamp.rpartition("@")[0] for stamp in decision.quarantine)
+            names = ", ".join(name_in(stamp) for stamp in decision.quarantine)
             self._journal.tell("quarantined", f"Set aside, not deleted: {names}.", "act")
         if decision.cure:
             self._journal.change(cures=(*self.record.cures, decision.cure))
@@ -529,8 +530,7 @@ class Supervision:
                 attempt, point, self.run_folder, self.cwd, self._given, self.settings, self.record
             )
         except OSError as error:
-            self._journal.change(reason=f"the training cannot be started: {error}", retry=True)
-            self._settle(RunState.FAILED)
+            self._give_up_starting(f"the training cannot be started: {error}", retry=True)
             return
         self._journal.change(attempts=(*self.record.attempts[:-1], attempt))
         self._gathered = ""

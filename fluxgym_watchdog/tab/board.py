@@ -11,6 +11,7 @@ from pathlib import Path
 from fluxgym_watchdog.settings import Settings
 from fluxgym_watchdog.tab import plots, preferences, requests, series, tables, view
 from fluxgym_watchdog.tab.feed import Feed
+from fluxgym_watchdog.tab.others import Others
 from fluxgym_watchdog.tab.requests import Answer
 from fluxgym_watchdog.tab.seen import Seen
 from fluxgym_watchdog.tab.show import PARTS, Part, Show, part
@@ -54,6 +55,8 @@ class Board:
         self._runs: dict[str, Path] = {}
         self._runs_at = 0.0
         self._problem = ""
+        self._others = Others()
+        self._in_need: dict[str, str] = {}
 
     def show(self, wanted: str | None, span: str, *, follow: bool = False, log_scale: bool = False) -> Show:
         """What a page that wants to see a run is shown; the newest run where there is none of that name.
@@ -72,7 +75,9 @@ class Board:
             seen = self._feed(runs[name]).look(settings, now)
             if follow and name != (newest := next(iter(runs))) and not seen.live:
                 name, seen = newest, self._feed(runs[newest]).look(settings, now)
-            parts = self._parts(runs[name], seen, span, now, problem, log_scale=log_scale)
+            others = {other: state for other, state in self._in_need.items() if other != name}
+            above = view.note(problem) + view.others(others)
+            parts = self._parts(runs[name], seen, span, now, above, log_scale=log_scale)
             return Show(
                 name=name,
                 names=tuple(runs),
@@ -115,6 +120,7 @@ class Board:
                 self._runs = {}  # FluxGym makes the folder with the first run
             except OSError as error:
                 self._runs, self._problem = {}, f"The outputs folder cannot be read: {error}"
+            self._in_need = self._others.in_need(self._runs)
             self._runs_at = now
         return self._runs
 
@@ -127,7 +133,7 @@ class Board:
         return feed
 
     def _parts(
-        self, folder: Path, seen: Seen, span: str, now: float, problem: str, *, log_scale: bool
+        self, folder: Path, seen: Seen, span: str, now: float, above: str, *, log_scale: bool
     ) -> dict[str, Part]:
         """All parts that are of the run; each is made anew only when what it shows has changed, for all pages."""
         history, events, status = seen.history, seen.events, seen.status
@@ -145,9 +151,7 @@ class Board:
             return self._part(folder, name, key, make)
 
         return {
-            "card": of_run(
-                "card", (run, status, seen.problem, problem), lambda: view.note(problem) + view.card(seen, now)
-            ),
+            "card": of_run("card", (run, status, seen.problem, above), lambda: above + view.card(seen, now)),
             "gpu": of_run(
                 f"gpu {span}",
                 (end // every_s, told, source, idle),

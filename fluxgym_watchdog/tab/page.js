@@ -293,9 +293,10 @@
     "<path d='M7 3h2v6H7zM7 11h2v2H7z' fill='#fff'/></svg>");
   let title = null, icons = [], alerted = null, alertedOf = null;
   const warn = (card) => {
-    const bad = card !== null && card.dataset.tone === "bad";
-    const text = bad ? card.dataset.name + ": " + card.dataset.label : null;
-    if (bad) {
+    const here = card && card.dataset.tone === "bad" ? card.dataset.name + ": " + card.dataset.label : "";
+    const others = document.querySelector("#watchdog-card [data-elsewhere]");
+    const text = [here, others && others.dataset.elsewhere].filter(Boolean).join(", ");
+    if (text) {
       if (title === null) {
         title = document.title;
         icons = [...document.querySelectorAll("link[rel~=icon]")].map((link) => [link, link.href]);
@@ -315,13 +316,13 @@
     }
     // Not for what was so already when the page was opened, or the run was picked: its reader is looking.
     if (card && card.dataset.name !== alertedOf) { alertedOf = card.dataset.name; alerted = null; }
-    if (card && alerted !== null && text !== null && text !== alerted) {
+    if (card && alerted !== null && text && text !== alerted) {
       if (wanted("sound")) beep();
       if (wanted("notification") && "Notification" in window && Notification.permission === "granted") {
         try { new Notification(text, {body: "FluxGym Watchdog", tag: "fluxgym-watchdog"}); } catch { /* a phone */ }
       }
     }
-    if (card) alerted = text || "";
+    if (card) alerted = text;
   };
 
   // Values under the pointer.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -131,6 +132,18 @@ def note(problem: str) -> str:
         return ""
     text = escape(sentence(problem))
     return f"<section class='wd wd-box wd-card wd-tone-bad wd-note'><p class='wd-says wd-bad'>{text}</p></section>"
+
+
+def others(in_need: Mapping[str, str]) -> str:
+    """The runs beside the one shown that need a look, above the card; nothing where none does."""
+    if not in_need:
+        return ""
+    told = ", ".join(f"{name}: {state}" for name, state in in_need.items())
+    text = f"<b>Another run needs a look</b>: {escape(told)}. Choose it above."
+    return (
+        f"<section class='wd wd-box wd-card wd-tone-bad wd-note' data-elsewhere='{escape(told)}'>"
+        f"<p class='wd-says wd-bad'>{text}</p></section>"
+    )
 
 
 def nothing(problem: str = "") -> str:

@@ -161,3 +161,34 @@ def test_a_file_that_has_settled_is_read_once(tmp_path: Path, write_run: Callabl
     assert again.events is first.events
     store.append_event(Event(NOW, "x", "new"))
     assert len(reader.look(Settings(), NOW).events) == len(first.events) + 1
+
+
+# the runs beside the one shown
+
+
+def test_another_run_that_needs_a_look_is_named_until_it_is_well_again(
+    tmp_path: Path, write_run: Callable[..., Store], make_record: Callable[..., RunRecord]
+) -> None:
+    write_run(tmp_path / "outputs")
+    other = write_run(tmp_path / "outputs", "other & one")
+    now = [NOW]
+    there = Board(tmp_path / "outputs", Settings(), find_runs, clock=lambda: now[0])
+
+    def card() -> str:
+        now[0] += 10
+        return there.show(RUN, "all").parts["card"].html
+
+    assert "needs a look" not in card()
+    other.write_record(make_record("other & one", state=RunState.STALLED))
+    assert "data-elsewhere='other &amp; one: Stuck'" in card()
+    assert "needs a look" not in there.show("other & one", "all").parts["card"].html
+    other.write_record(make_record("other & one", state=RunState.TRAINING))
+    assert "needs a look" not in card()
+
+
+def test_a_run_that_failed_days_ago_is_no_news(tmp_path: Path, write_run: Callable[..., Store]) -> None:
+    write_run(tmp_path / "outputs")
+    other = write_run(tmp_path / "outputs", "other", record={"state": RunState.FAILED})
+    ago = time.time() - 2 * 24 * 3600
+    os.utime(other.folder / "run.json", (ago, ago))
+    assert "needs a look" not in board(tmp_path).show(RUN, "all").parts["card"].html

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fluxgym_watchdog.records import RunState
+from fluxgym_watchdog.records import RunRecord, RunState
 from fluxgym_watchdog.store import Store
 from tests.browsing import needs_browser, picture, wait_until
 
@@ -47,6 +47,25 @@ def test_the_tab_shows_a_run_and_what_becomes_of_it(
     expect(page.locator("#watchdog-card")).to_contain_text("Out of video memory. Choose 12G.")
     page.wait_for_function("document.title.includes('persian-miniature: Failed')")
     picture(page, "failed")
+
+
+def test_the_title_names_another_run_that_needs_a_look(
+    open_page: Callable[..., Any],
+    outputs: Path,
+    write_run: Callable[..., Store],
+    make_record: Callable[..., RunRecord],
+) -> None:
+    other = write_run(outputs, "other", now=time.time())
+    write_run(outputs, now=time.time())
+    page = open_page()
+    expect(page.locator("#watchdog-card h2")).to_contain_text("persian-miniature")
+    title = page.title()
+    other.write_record(make_record("other", now=time.time(), state=RunState.STALLED))
+    page.wait_for_function("document.title.includes('other: Stuck')")
+    expect(page.locator("#watchdog-card")).to_contain_text("Another run needs a look: other: Stuck.")
+    picture(page, "elsewhere")
+    other.write_record(make_record("other", now=time.time()))
+    page.wait_for_function("title => document.title === title", arg=title)
 
 
 def test_a_hidden_tab_asks_for_nothing(

@@ -51,17 +51,18 @@ if sys.argv[1:2] != ["--git-filter"]:  # git waits for the filter at each status
     import tempfile
     import time
 
-if sys.version_info < (3, 10):  # noqa: UP036  (this file parses on older versions just to say so)
+if sys.version_info < (3, 10):  # noqa: UP036  (this file parses on 3.8 and 3.9 just to say so)
     sys.exit(f"install.py needs Python 3.10 or newer; this is {sys.version.split()[0]}. Run it with a newer python.")
 
 HERE = Path(__file__).resolve().parent
 PACKAGE = "fluxgym_watchdog"
 RECORD = "INSTALLED.json"  # inside the installed package: what was done, and to which app.py
+NOT_TOLD = "git will see the blocks, and an update that touches app.py stops until they are uninstalled"
 TEMPORARY = ".fluxgym-watchdog.tmp-"  # whatever has this prefix is left from a killed installer
 DEMO_MARK = ".fluxgym-watchdog-demo"
 SETTINGS = "watchdog.yaml"
 NEEDED = "nvidia-ml-py"  # all else that the package imports is in every FluxGym environment
-COMMAND_LINE = "the command line needs no app.py: fluxgym-watchdog watch --output-dir DIR --train-script FILE"
+COMMAND_LINE = "the command line needs no app.py: python -m fluxgym_watchdog watch --output-dir DIR --train-script FILE"
 
 
 class RefusedError(Exception):
@@ -87,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
         if options.demo:
             run_demo(options.port, options.folder)
         elif options.status:
-            print_status(options.dir)
+            print_status(options.dir, python=options.python)
         elif options.doctor:
             print_doctor(options.dir, python=options.python)
         elif options.uninstall:
@@ -116,7 +117,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"Refused: {error.filename or 'install.py'}: {error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
+        print("Interrupted. What is there now: --status", file=sys.stderr)
         return 1
     finally:
         for ending, handler in handlers.items():
@@ -164,7 +165,7 @@ def _parse_options(arguments: list[str]) -> argparse.Namespace:
         parser.error("--gradio belongs to --test")
     if options.port is not None and not 0 < options.port < 65536:
         parser.error(f"--port {options.port}: a port is a number from 1 to 65535")
-    if not options.demo and options.dir is None and _fluxgym_around(Path.cwd()) is None:
+    if not options.demo and options.dir is None and _fluxgym_around(_usual_place()) is None:
         parser.error(f"give the FluxGym folder DIR; {Path.cwd()} is not in a FluxGym. Or give --demo, or --test")
     return options
 
@@ -202,6 +203,8 @@ def install(
         version, in_place = _check_package(folder)
         before = app.read_bytes()
         after = patch(before, edited_too=repair)
+        if not _is_fluxgym(folder):
+            raise RefusedError(f"{app}: names nothing that FluxGym trains with; this is another program's folder")
         edits = [Edit(app, before, after)]
         if repository is not None:
             names = [name for name in repository.filtered if packages or name == "app.py"]
@@ -209,9 +212,12 @@ def install(
             edits = [*_git_setup(setup, folder, edited_too=repair), *edits]
         choice = _choose_package(folder, python) if packages else Package(None, "its Python is left alone, as asked")
         edits += _requirements_edit(folder, repository, wanted=packages, edited_too=repair)
-        _print_plan(folder, version, in_place=in_place, edits=edits, choice=choice)
-        if not git and _find_local(folder) is not None:
-            print("  Note: git will see the blocks, and an update that touches app.py stops until they are uninstalled")
+        _print_plan(folder, version, repository, in_place=in_place, edits=edits, choice=choice)
+        local = None if git else _find_local(folder)
+        filter_stays = local is not None and local.config.is_file() and BEGIN in local.config.read_bytes()
+        if local is not None:
+            stays = "git's settings stay as an earlier install made them"
+            print(f"  Note: {stays if filter_stays else NOT_TOLD}")
         if dry_run:
             _print_diffs(edits)
             return
@@ -224,6 +230,8 @@ def install(
         new = [program for program in programs if not program.exists()]
         declined = [name for name, wanted in {"git": git, "packages": packages}.items() if not wanted]
         record = _record(version, unpatch(before, edited_too=repair), after) | {"declined": declined}
+        record |= {name: fact for name, fact in _read_record(folder / PACKAGE).items() if name in _LASTING}
+        record |= {"python": str(python.absolute())} if python is not None else {}
         try:
             if not in_place:
                 _copy_package(folder / PACKAGE, record, app.stat())
@@ -237,9 +245,12 @@ def install(
             raise
         if in_place:
             _renew_record(folder / PACKAGE, record)
+        gits_reason = _refresh(repository, folder) if repository is not None else ""  # before pip, which may take long
+        if filter_stays:
+            _refresh_after_removal(folder, "install.py --no-git")
         _install_package(choice, folder)
-        gits_reason = _refresh(repository, folder) if repository is not None else ""
-        if repository is not None and not repair and (trouble := _update_trouble(repository, folder)):
+        by_hand = _without_ours(after, edited_too=True)[1]  # the filter cannot know where, as the plan has said
+        if repository is not None and not (repair or by_hand) and (trouble := _update_trouble(repository, folder)):
             print(f"Note: an update may stop at app.py: {'. '.join(filter(None, [trouble, gits_reason]))}")
         if repair and (faults := _faults(folder, app, repository)):
             advice = "This needs --repair by the install.py of a fresh download" if in_place else ""
@@ -259,14 +270,14 @@ def uninstall(folder: Path | None, *, yes: bool, dry_run: bool = False, purge: b
         present = target.exists() and target.resolve() != (HERE / PACKAGE).resolve()  # else: unpacked over FluxGym
         if present:
             _check_ours(target)
-        about_runs = [
-            path for path in (folder / SETTINGS, *sorted(folder.glob("outputs/*/.watchdog"))) if path.exists()
-        ]
+        settings = [path for path in (folder / SETTINGS, *folder.glob(f"{SETTINGS}.bak*")) if path.exists()]
+        about_runs = [*sorted(settings), *sorted(folder.glob("outputs/*/.watchdog"))]
         purged = about_runs if purge else []
         if not present and not edits and not purged and filter_ is None:
             print(f"{folder}: FluxGym Watchdog is not installed here; nothing to do.")
             if not dry_run:
                 _remove_leftovers(folder, app, local)
+                _refresh_after_removal(folder)
             return
         for path in purged:
             if _is_supervised(path):
@@ -295,9 +306,9 @@ def uninstall(folder: Path | None, *, yes: bool, dry_run: bool = False, purge: b
             _delete(target, folder)
         for path in purged:
             _delete(path, path.parent)
-        if git:
-            _refresh_after_removal(folder)
-        left = [path for path in _our_files(folder, app, _find_local(folder)) if BEGIN in path.read_bytes()]
+        _refresh_after_removal(folder)
+        left = [] if git else _left_in_git(folder, app)
+        edited = sorted(kept for edit in edits for kept in edit.path.parent.glob(f"{edit.path.name}.edited-*"))
     print("Uninstalled. Restart FluxGym if it is running.")
     if left:
         print("Left as asked by --no-git (--uninstall without it takes our lines out of them):")
@@ -309,9 +320,11 @@ def uninstall(folder: Path | None, *, yes: bool, dry_run: bool = False, purge: b
         print("Kept, as they are yours (--purge deletes them):")
         for path in about_runs:
             print(f"  {path}")
+    for path in edited:
+        print(f"Kept from a --repair, as you had edited it: {path}")
 
 
-def print_status(folder: Path | None) -> None:
+def print_status(folder: Path | None, *, python: Path | None = None) -> None:
     """What is installed in the folder, what is wrong with it, and whether an update of FluxGym leaves it there."""
     folder, app = _find_app(folder)
     content = app.read_bytes()
@@ -325,7 +338,7 @@ def print_status(folder: Path | None) -> None:
     except RefusedError as refused:
         blocks, found = "not readable", str(refused)
     print(f"  blocks:  {blocks}")
-    print(f"  anchors: {found}")
+    print(f"  anchors: {found} (lines of the file without the blocks)")
     print(f"  package: {'not installed' if version is None else 'version ' + version}")
     if record:
         known = hashlib.sha256(content).hexdigest() == record.get("app_sha256_after")
@@ -338,7 +351,7 @@ def print_status(folder: Path | None) -> None:
             print(f"  updates: {survival}")
         except RefusedError as refused:
             print(f"  updates: not known: {_without_secrets(str(refused))}")
-    print(f"  GPU:     {_gpu_reading(folder)}")
+    print(f"  GPU:     {_gpu_reading(folder, python)}")
 
 
 def run_demo(port: int | None, folder: Path | None) -> None:
@@ -513,8 +526,8 @@ def _find_anchors(
             unclear.append(str(error))
             snippets.append(snippet(block))
     if unclear or not (anchors or by_hand):
-        advice = "Insert what follows where it belongs, then install again; or: " if unclear else ""
-        reason = f"{'; '.join(unclear or absent)}. app.py is unchanged. {advice}{COMMAND_LINE}"
+        advice = "insert what follows where it belongs, then install again; or: " if unclear else ""
+        reason = f"{'; '.join(unclear or absent)}. app.py is unchanged; {advice}{COMMAND_LINE}"
         raise RefusedError(reason, tuple(snippets))
     consequence = {
         "supervise": "so there is no tab, and after a restart of FluxGym only the command line watches a training",
@@ -632,6 +645,9 @@ def _parse(source: bytes, what: str) -> ast.Module:
             compile(tree, "app.py", "exec", dont_inherit=True)  # finds what the syntax alone allows
             return tree
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        if re.search(rb"^<{7} .*^>{7} ", source, re.MULTILINE | re.DOTALL):
+            reason = f"{what} has a merge conflict in it; resolve it, then run install.py --repair"
+            raise RefusedError(reason) from error
         version = sys.version.split()[0]
         reason = f"{what} is not valid Python for the Python {version} that runs install.py: {error}"
         raise RefusedError(f"{reason}. app.py is unchanged; {COMMAND_LINE}", tuple(map(snippet, _SNIPPETS))) from error
@@ -962,6 +978,8 @@ def _base_pythons() -> list[str]:
 
 def _survival(folder: Path, app: Path, repository: Repository | None) -> str:
     """Whether the blocks are in app.py again after an update, in words."""
+    if by_hand := sorted(_without_ours(app.read_bytes(), edited_too=True)[1]):
+        return f"not survived by {' and '.join(by_hand)}, inserted by hand, when an update replaces app.py"
     if repository is not None and "app.py" in repository.committed:
         return "survived, as the blocks are in git's own app.py (staged or committed)"
     if repository is None or "app.py" not in repository.filtered:
@@ -1005,11 +1023,12 @@ def _refresh(repository: Repository, folder: Path) -> str:
     return f"git says: {_on_one_line(told.stderr)}" if told is not None and told.returncode else ""
 
 
-def _refresh_after_removal(folder: Path) -> None:
+def _refresh_after_removal(folder: Path, command: str = "install.py --uninstall") -> None:
     try:
         repository = _find_repository(folder)
     except RefusedError as refused:
-        print(f"Note: git may go on taking app.py and requirements.txt as changed, as it was not told: {refused}")
+        again = f"When that is mended, {command} once more tells it"
+        print(f"Note: git may go on taking app.py and requirements.txt as changed. {refused}. {again}")
         return
     if repository is not None:
         reason = _refresh(repository, folder)
@@ -1076,6 +1095,9 @@ def _choose_package(folder: Path, named: Path | None) -> Package:
     present = _versions(python)
     if not present:
         return Package(None, f"{python} does not run; {without}")
+    if not _at_least(present["python"], 3, 10):
+        reason = f"{python}: is Python {present['python']}, and FluxGym Watchdog needs 3.10 or newer"
+        raise RefusedError(f"{reason}. --python names another one; --no-packages does not look")
     if NEEDED in present:
         return Package(None, f"{NEEDED} {present[NEEDED]} is in FluxGym's Python")
     if hasattr(os, "geteuid") and (owner := python.parent.stat().st_uid) != os.geteuid():
@@ -1095,7 +1117,7 @@ def _choose_package(folder: Path, named: Path | None) -> Package:
         reason = f"{python}: installing {NEEDED} would change what FluxGym has ({what})"
         raise RefusedError(f"{reason}. Nothing was done; --no-packages installs without it, and {without}")
     names = ", ".join(f"{name} {new}" for name, new in planned.items())
-    return Package(python, f"{names} installed into FluxGym's Python; pip's dry run says that nothing else changes")
+    return Package(python, f"{names} put into {python} by pip, whose dry run says that nothing else changes")
 
 
 _PIP_OPTIONS = ("--quiet", "--no-input", "--disable-pip-version-check", "--retries", "1", "--timeout", "15")
@@ -1127,11 +1149,14 @@ def _pips_reason(stderr: bytes) -> str:
 
 
 def _fluxgym_python(folder: Path, named: Path | None = None) -> Path | None:
-    """The Python that runs FluxGym: the one named, that of its environment, or this one if it has FluxGym's parts."""
+    """The Python that runs FluxGym: the one named, now or at the install, that of FluxGym's environment, or this one if
+    it has FluxGym's parts."""
     if named is not None:
         if not named.is_file():
             raise RefusedError(f"{named}: not found; --python names the Python that runs FluxGym")
         return named.absolute()
+    if (named_before := _read_record(folder / PACKAGE).get("python")) and Path(named_before).is_file():
+        return Path(named_before)
     for name in ("env", "venv", ".venv"):
         for program in ("bin/python", "Scripts/python.exe", "python.exe"):  # the last: conda on Windows
             if (folder / name / program).is_file():
@@ -1162,8 +1187,8 @@ def _requirements_edit(folder: Path, repository: Repository | None, *, wanted: b
     return [Edit(path, before, after)] if wanted or after != before else []
 
 
-def _gpu_reading(folder: Path) -> str:
-    python = _fluxgym_python(folder)
+def _gpu_reading(folder: Path, named: Path | None) -> str:
+    python = _fluxgym_python(folder, named)
     if python is None:
         return "read through nvidia-ml-py where FluxGym's Python has it, else through nvidia-smi"
     if NEEDED in _versions(python):
@@ -1194,7 +1219,7 @@ def _diagnose(folder: Path, app: Path, named: Path | None) -> Iterator[tuple[str
         yield "note", f"FluxGym's Python {place}: its packages are not looked at"
     else:
         yield from _judge_versions(python, versions)
-    yield from _judge_gpu(python if NEEDED in versions else None)
+    yield from _judge_gpu(python, versions)
     yield from _judge_disk(folder)
     yield from _judge_reach(app)
     yield from _judge_install(folder, app)
@@ -1213,6 +1238,9 @@ def _judge_install(folder: Path, app: Path) -> Iterator[tuple[str, str]]:
         yield "bad", str(refused)
 
 
+REINSTALL = "install FluxGym's requirements again, or name its Python with --python"
+
+
 def _judge_versions(python: Path | None, versions: dict[str, str]) -> Iterator[tuple[str, str]]:
     own = versions["python"]
     text = f"FluxGym's Python is {own} ({python})"
@@ -1222,7 +1250,7 @@ def _judge_versions(python: Path | None, versions: dict[str, str]) -> Iterator[t
             yield "bad", f"{name} is missing there, and the watchdog needs it: {python} -m pip install {name}"
     gradio = versions.get("gradio")
     if gradio is None:
-        yield "bad", "gradio is missing there, and so FluxGym cannot start"
+        yield "bad", f"gradio is missing there, and so FluxGym cannot start: {REINSTALL}"
     elif not _at_least(gradio, 5, 44):
         yield "ok", f"Gradio is {gradio}"
     elif not _at_least(gradio, 6):
@@ -1237,7 +1265,7 @@ def _judge_versions(python: Path | None, versions: dict[str, str]) -> Iterator[t
     accelerate, torch = versions.get("accelerate"), versions.get("torch")
     if accelerate is None or torch is None:
         missing = " and ".join(name for name in ("accelerate", "torch") if name not in versions)
-        yield "bad", f"{missing} missing there, and so nothing can be trained"
+        yield "bad", f"{missing} missing there, and so nothing can be trained: {REINSTALL}"
     elif _at_least(accelerate, 0, 32) and not _at_least(accelerate, 0, 34) and _at_least(torch, 2, 6):
         trouble = f"accelerate {accelerate} with torch {torch}: a resume dies with KeyError: 'step' unless"
         yield "bad", f"{trouble} TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 is set where FluxGym is started; update accelerate"
@@ -1245,8 +1273,8 @@ def _judge_versions(python: Path | None, versions: dict[str, str]) -> Iterator[t
         yield "ok", f"accelerate {accelerate} with torch {torch} resumes, as far as is known"
 
 
-def _judge_gpu(python: Path | None) -> Iterator[tuple[str, str]]:
-    if python is not None:
+def _judge_gpu(python: Path | None, versions: dict[str, str]) -> Iterator[tuple[str, str]]:
+    if python is not None and NEEDED in versions:
         probe = "import pynvml as n; n.nvmlInit(); print(n.nvmlDeviceGetCount(), n.nvmlSystemGetDriverVersion())"
         told = subprocess.run([str(python), "-I", "-c", probe], capture_output=True, check=False)
         if told.returncode == 0:
@@ -1256,13 +1284,17 @@ def _judge_gpu(python: Path | None) -> Iterator[tuple[str, str]]:
         last = _text(told.stderr).splitlines()[-1:]
         yield "note", f"NVIDIA's driver library does not answer: {''.join(last)}"
     else:
-        yield "note", f"{NEEDED} is not there: the GPU is read through nvidia-smi"
+        found = f"{NEEDED} is not there" if versions else f"{NEEDED} was not looked for"
+        yield "note", f"{found}: without it the GPU is read through nvidia-smi"
     smi = shutil.which("nvidia-smi")
     if smi is not None and _succeeds([smi, "-L"]):
         yield "ok", "nvidia-smi answers"
     else:
         found = "answers with an error" if smi else "is not on the PATH"
-        yield "bad", f"nvidia-smi {found} either: no GPU can be seen; trainings are watched by their progress alone"
+        advice = (
+            "install NVIDIA's driver, or give the container the GPU; until then trainings are watched by progress alone"
+        )
+        yield "bad", f"nvidia-smi {found} either, so no GPU can be seen: {advice}"
 
 
 CONTAINER_MARK = Path("/.dockerenv")
@@ -1343,30 +1375,42 @@ class Edit:
 
 
 def _find_app(folder: Path | None, *, app_needed: bool = True) -> tuple[Path, Path]:
-    """FluxGym's folder and its app.py: in `folder` (or the current one), else in the nearest one around it.
+    """FluxGym's folder and its app.py: in `folder` (or the usual place), else in the nearest one around it.
 
     Where we are installed is FluxGym's folder, whatever has become of app.py. Raises RefusedError.
     """
-    given = (Path.cwd() if folder is None else folder).expanduser().absolute()
+    given = (_usual_place() if folder is None else folder).expanduser().absolute()
     if given.name == "app.py" and given.is_file():
         given = given.parent
     if folder is not None and (given / "app.py").is_file():  # named by the user: its anchors decide
         return given, given / "app.py"
     around = _fluxgym_around(given)
     if around is None or (app_needed and not (around / "app.py").is_file()):
-        raise RefusedError(f"{(around or given) / 'app.py'}: not found; give the folder in which FluxGym's app.py lies")
+        below = next((child for child in given.glob("*/") if _is_fluxgym(child)), None)
+        hint = f", as {below}" if below else ""
+        raise RefusedError(
+            f"{(around or given) / 'app.py'}: not found; give the folder in which FluxGym's app.py lies{hint}"
+        )
     return around, around / "app.py"
 
 
+def _usual_place() -> Path:
+    """The current folder; where that is in no FluxGym, the one that a copy of this file lies in."""
+    return HERE if _fluxgym_around(Path.cwd()) is None and _read_record(HERE) else Path.cwd()
+
+
 def _fluxgym_around(place: Path) -> Path | None:
-    for folder in (place, *place.parents):
-        if _read_record(folder / PACKAGE):
-            return folder
-        with contextlib.suppress(OSError):
-            text = (folder / "app.py").read_bytes()
-            if b"gradio" in text and re.search(rb"LogsViewRunner|sd-scripts|flux_train_network", text):
-                return folder
-    return None
+    return next((folder for folder in (place, *place.parents) if _is_fluxgym(folder)), None)
+
+
+def _is_fluxgym(folder: Path) -> bool:
+    """Whether we are installed there, or its app.py names what FluxGym trains with."""
+    if _read_record(folder / PACKAGE):
+        return True
+    with contextlib.suppress(OSError):
+        text = (folder / "app.py").read_bytes()
+        return b"gradio" in text and re.search(rb"LogsViewRunner|sd-scripts|flux_train_network", text) is not None
+    return False
 
 
 @contextlib.contextmanager
@@ -1419,6 +1463,9 @@ def _apply(edits: list[Edit]) -> None:
 def _change_file(edit: Edit) -> None:
     if edit.after is None:
         edit.path.unlink()
+        if edit.path.parent.name == "info":  # .git/info, which _replace_file may have made
+            with contextlib.suppress(OSError):
+                edit.path.parent.rmdir()
     else:
         lock = edit.path.with_name("config.lock")
         if edit.path.name == "config" and lock.exists():
@@ -1439,6 +1486,13 @@ def _our_files(folder: Path, app: Path, local: Local | None) -> list[Path]:
     if local is not None and not _other_worktrees_use(local, folder):
         paths += [local.config, local.attributes, local.exclude]
     return [path for path in paths if path.is_file()]
+
+
+def _left_in_git(folder: Path, app: Path) -> list[Path]:
+    """What of ours is still there after an uninstall that leaves git's settings alone."""
+    local = _find_local(folder)
+    paths = [path for path in _our_files(folder, app, local) if BEGIN in path.read_bytes()]
+    return [*paths, local.program.parent] if local is not None and local.program.parent.exists() else paths
 
 
 def _declined(folder: Path, name: str) -> bool:
@@ -1485,7 +1539,7 @@ def _faults(folder: Path, app: Path, repository: Repository | None) -> list[str]
         if wrong:
             more = " ..." if len(wrong) > 3 else ""
             faults.append(f"{package}: {len(wrong)} files missing or changed ({', '.join(sorted(wrong)[:3])}{more})")
-    placed_by_hand = _without_ours(content, edited_too=True)[1]  # the filter cannot know where, and no repair can help
+    placed_by_hand = _without_ours(content, edited_too=True)[1]  # no repair can help, as the filter cannot know where
     if repository is not None and not placed_by_hand and (trouble := _update_trouble(repository, folder)):
         faults.append(f"git: {trouble}")
     return faults
@@ -1551,12 +1605,18 @@ def _copy_filter(local: Local) -> None:
 
 @contextlib.contextmanager
 def _new_folder(target: Path, owner: os.stat_result) -> Iterator[Path]:
-    """A folder beside `target` to be filled, which then takes its place by a rename."""
+    """A folder beside `target` to be filled, which then takes its place by a rename.
+
+    Whoever may read what `owner` is of may read what is in it: FluxGym may run as another user.
+    """
     bench = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=target.parent))
     new, old = bench / "new", bench / "old"
     try:
         new.mkdir()
         yield new
+        readable = owner.st_mode & 0o444
+        for path in (new, *new.rglob("*")):
+            path.chmod(stat.S_IMODE(path.stat().st_mode) | readable | (readable >> 2 if path.is_dir() else 0))
         with contextlib.suppress(RefusedError):  # only root can give files away, and it need not be so
             for path in (new, *new.rglob("*")):
                 _keep_owner(path, owner)
@@ -1677,6 +1737,10 @@ def _version(package: Path) -> str | None:
     return None
 
 
+_LASTING = ("installed_packages", "python")
+"""What a record keeps of the one before: what pip put into FluxGym's Python, and the Python that was named."""
+
+
 def _record(version: str, before: bytes, after: bytes) -> dict[str, Any]:
     return {
         "product": "fluxgym-watchdog",
@@ -1702,13 +1766,17 @@ def _file_sum(path: Path) -> str:
 # What is said -------------------------------------------------------------------------------------
 
 
-def _print_plan(folder: Path, version: str, *, in_place: bool, edits: list[Edit], choice: Package) -> None:
+def _print_plan(
+    folder: Path, version: str, repository: Repository | None, *, in_place: bool, edits: list[Edit], choice: Package
+) -> None:
     target = folder / PACKAGE
     replaced = f" (replaces version {_version(target)})" if target.exists() and not in_place else ""
     print(f"FluxGym Watchdog {version} for {folder}")
     print(f"  package: {'used in place from' if in_place else 'copied to'} {target}{replaced}")
     for edit in edits:
         print(f"  {_relative(edit.path, folder)}: {_describe_change(edit)}")
+    if repository is not None:
+        print(f"  git's filter: copied to {_relative(repository.local.program.parent, folder)}")
     print(f"  GPU: {choice.text}")
     for edit in edits:
         if edit.path.name == "app.py" and edit.before is not None:
@@ -1730,9 +1798,9 @@ def _describe_change(edit: Edit) -> str:
         return f"{_count(len(anchors), 'guarded ')} inserted ({places}), no line replaced"
     return {
         "requirements.txt": f"{NEEDED} added at its end, so that it comes back with the environment",
-        "config": "a local filter, through which git sees FluxGym's files as they were",
-        "attributes": "the files that the filter is for",
-        "exclude": "what is ours, for git to ignore",
+        "config": "block added: a local filter, through which git sees FluxGym's files as they were",
+        "attributes": "block added: the files that the filter is for",
+        "exclude": "block added: what is ours, for git to ignore",
     }[edit.path.name]
 
 

@@ -152,7 +152,7 @@ class Books:
             self._journal.tell_once(about, "warning", seen.warning)
         if seen.offer:
             self._journal.change(offered=seen.offer)
-            how = f"choose so in the Watchdog tab, or: fluxgym-watchdog saves {self._run_folder} --closer"
+            how = f"choose so in the Watchdog tab, or: python -m fluxgym_watchdog saves {self._run_folder} --closer"
             self._journal.tell_once("risk", "risk", f"{saves.offer_in_words(seen)}; {how}.")
 
     # before it starts

@@ -79,11 +79,13 @@ def _refuse_choice(run_folder: Path, name: str, seen: Glance) -> None:
     """Raises NotARun for a checkpoint that cannot be gone on from, or not now."""
     found = next((c for c in seen.checkpoints if c.name == name), None)
     if found is None:
-        raise NotARun(f"{run_folder}: no checkpoint {name!r}; see: fluxgym-watchdog checkpoints")
+        raise NotARun(f"{run_folder}: no checkpoint {name!r}; see: python -m fluxgym_watchdog checkpoints")
     if not may_be_chosen(found):
         raise NotARun(f"{run_folder}: {name} cannot be gone on from: {found.reason or found.aside}")
     if seen.record.state in LIVE_STATES and Store(run_folder).is_held():
-        raise NotARun(f"{run_folder}: is {seen.record.state.value}; to go back, stop it first: fluxgym-watchdog stop")
+        raise NotARun(
+            f"{run_folder}: is {seen.record.state.value}; to go back, stop it first: python -m fluxgym_watchdog stop"
+        )
 
 
 def watch(options: argparse.Namespace) -> int:

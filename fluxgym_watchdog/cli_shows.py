@@ -93,7 +93,7 @@ def saves(options: argparse.Namespace) -> int:
     if seen.record.save_options:
         text += [f"From the next start on: {' '.join(seen.record.save_options)}."]
     if seen.saves.offer:
-        text += [f"To choose that: fluxgym-watchdog saves {folder} --closer"]
+        text += [f"To choose that: python -m fluxgym_watchdog saves {folder} --closer"]
     return answer(options, plain(seen.saves), text)
 
 

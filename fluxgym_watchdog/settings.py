@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from fluxgym_watchdog.files import replace_file
 
 FILE_NAME = "watchdog.yaml"
 
@@ -99,19 +103,22 @@ def dump(settings: Settings) -> str:
 def save(folder: Path, values: Mapping[str, Any]) -> Settings:
     """Changes these values in a FluxGym folder's watchdog.yaml, and returns all settings as they are then.
 
-    A file that somebody has written by hand is kept beside it as watchdog.yaml.bak: its comments would be lost. Raises
-    SettingsError where the file cannot be used as it is, or a value is not allowed; OSError where it cannot be written.
+    A file that somebody has written by hand is kept beside it as watchdog.yaml.bak (the next as watchdog.yaml.bak-2):
+    its comments would be lost. A link is followed. Raises SettingsError where the file cannot be used as it is, or a
+    value is not allowed; OSError where it cannot be written.
     """
-    path = folder / FILE_NAME
+    path = (folder / FILE_NAME).resolve()
     before = load(folder)
     after = with_values(before, values, source="Settings")
-    scratch = path.with_name(f".{FILE_NAME}.part")
     if path.exists() and path.read_text(encoding="utf-8") != dump(before):
-        scratch.write_bytes(path.read_bytes())
-        scratch.replace(path.with_name(f"{FILE_NAME}.bak"))
-    scratch.write_text(dump(after), encoding="utf-8")
-    scratch.replace(path)
+        shutil.copy2(path, _free_name(path.with_name(f"{path.name}.bak")))
+    replace_file(path, path.parent, dump(after))
     return after
+
+
+def _free_name(path: Path) -> Path:
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(free for free in itertools.chain([path], numbered) if not free.exists())
 
 
 def _checked(setting: Any, value: Any, source: str) -> bool | int | float:

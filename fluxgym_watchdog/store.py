@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -35,6 +36,8 @@ __all__ = ["FOLDER", "Held", "Store", "plain"]
 FOLDER = ".watchdog"
 
 EVIDENCE_KEPT = 20
+_A_LOOK = re.compile(r"\d{8}-\d{6}")
+"""The name of a closer look's folder: when it was."""
 
 
 class Held(Exception):
@@ -139,10 +142,16 @@ class Store:
     # evidence/
 
     def write_evidence(self, name: str, files: Mapping[str, str]) -> None:
-        """Keeps what a closer look has found as evidence/<name>/; the oldest make room. Raises OSError."""
+        """Keeps what a closer look has found as evidence/<name>/, a time; the oldest make room. Raises OSError.
+
+        A folder that is a link may have come along in an archive: what lies behind it is not ours to delete.
+        """
         for file, text in files.items():
             replace_file(self.evidence_folder / name / file, self.folder, text)
-        for old in sorted(p for p in self.evidence_folder.iterdir() if p.is_dir())[:-EVIDENCE_KEPT]:
+        if self.folder.is_symlink() or self.evidence_folder.is_symlink():
+            return
+        looks = [p for p in self.evidence_folder.iterdir() if _A_LOOK.fullmatch(p.name) and not p.is_symlink()]
+        for old in sorted(looks)[:-EVIDENCE_KEPT]:
             shutil.rmtree(old, ignore_errors=True)
 
     # requests/

@@ -52,6 +52,8 @@ from fluxgym_watchdog.store import FOLDER, Store
 QUICK_TICK_S = 0.3
 """Between two looks while something of ours is under way (a stop, a start): it should not wait for the next tick."""
 SAVE_PROGRESS_EVERY_S = 60.0
+LINE_LETTERS = 1000
+"""So much of each of the last lines goes onto the timeline, which must stay small enough to be read at every look."""
 
 
 class Supervision:
@@ -402,6 +404,8 @@ class Supervision:
     # stopping and starting
 
     def _begin_stop(self, now: float, then: RunState) -> None:
+        if self._watch.snapshot is None:  # just taken over: how far the training has come is not known yet
+            self._watch.look(now, self._clock(), self.record, self.settings)
         self._move(RunState.STOPPING, stopping_for=then)
         self._watch.processes.add(())  # looks for children that came since the last scan
         self._stop = self._new_stop(now)
@@ -604,5 +608,5 @@ def _evidence(snapshot: Snapshot) -> dict[str, object]:
         ],
         "exit_code": snapshot.tree.exit_code,
         "gpus": [{"index": g.index, "utilization_percent": g.utilization_percent} for g in snapshot.run_gpus],
-        "last_lines": list(snapshot.log.last_lines[-10:]) if snapshot.log else [],
+        "last_lines": [line[:LINE_LETTERS] for line in snapshot.log.last_lines[-10:]] if snapshot.log else [],
     }

@@ -21,6 +21,8 @@ from fluxgym_watchdog.supervision import Supervision
 
 log = logging.getLogger("fluxgym_watchdog")
 
+REQUESTS_EVERY_S = 2.0
+"""However far apart the looks are, what a user asks for is taken up within so many seconds."""
 RECOVER_EVERY_S = 10.0
 """How often runs are looked for whose supervisor has gone while we were here."""
 DELETIONS_S = 600.0
@@ -87,8 +89,21 @@ class Watchdog:
             except Exception as error:  # the last edge: the thread outlives whatever the edges below let through
                 self.problem = f"The watchdog failed: {error}"
                 log.exception("%s", self.problem)
-            self._wake.wait(self.pause_s)
-            self._wake.clear()
+            self._pause()
+
+    def _pause(self) -> None:
+        """Waits for the next tick: until it is due, something was asked for, or it was woken."""
+        due = time.monotonic() + self.pause_s
+        while not self._ending and (left_s := due - time.monotonic()) > 0:
+            if self._wake.wait(min(left_s, REQUESTS_EVERY_S)) or self._asked_for_something():
+                break
+        self._wake.clear()
+
+    def _asked_for_something(self) -> bool:
+        with self._lock:
+            stores = [supervision.store for supervision in self._runs.values()]
+            stores += [Store(folder) for folder in self._found if folder.name not in self._runs]
+        return any(store.pending_requests() for store in stores)
 
     @property
     def pause_s(self) -> float:
@@ -254,6 +269,7 @@ class Watchdog:
             self.settings = settings
             for supervision in self._runs.values():
                 supervision.settings = settings
+        self._wake.set()
 
     def _begin(
         self, script: Path, begin: Callable[[Supervision, float], None], *, over_the_dead: bool = False

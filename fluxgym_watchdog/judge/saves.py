@@ -122,14 +122,15 @@ def offer_in_words(saves: Saves) -> str:
 def deletable(record: RunRecord, checkpoints: Sequence[Checkpoint]) -> tuple[Checkpoint, ...]:
     """The states that may be deleted at their owner's word, newest first; `checkpoints` are placed.
 
-    Of a run that is finished, and of which no more is asked, all. Else all but the one that a restart would take; and
-    while somebody supervises the run only those older than that one, and not the one that this attempt began from: what
-    is newer may be being written.
+    Never the one that its user has chosen to go back to. Of a run that is finished, and of which no more is asked, all
+    others. Else all but the one that a restart would take; and while somebody supervises the run only those older than
+    that one, and not the one that this attempt began from: what is newer may be being written.
     """
     states = sorted((c for c in checkpoints if c.kind is CheckpointKind.STATE), key=lambda c: -c.saved_at)
+    needed = _best(states)
+    states = [c for c in states if c.name != record.chosen_next]
     if _needs_none(record, checkpoints):
         return tuple(states)
-    needed = _best(states)
     if record.state not in LIVE_STATES:
         return tuple(c for c in states if c is not needed)
     begun = record.attempt.resumed_from if record.attempt else None

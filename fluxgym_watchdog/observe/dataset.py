@@ -7,6 +7,8 @@ import os
 import re
 from pathlib import Path
 
+from fluxgym_watchdog.files import text_of
+
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 
 
@@ -36,7 +38,7 @@ def missing_images(dataset_config: Path) -> tuple[str, ...]:
 
 def _blocks(dataset_config: Path) -> list[dict[str, str]]:
     try:
-        text = dataset_config.read_text(encoding="utf-8")
+        text = text_of(dataset_config)
     except (OSError, ValueError):
         return []
     return [

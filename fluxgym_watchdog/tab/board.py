@@ -14,7 +14,7 @@ from fluxgym_watchdog.tab.feed import Feed
 from fluxgym_watchdog.tab.others import Others
 from fluxgym_watchdog.tab.requests import Answer
 from fluxgym_watchdog.tab.seen import Seen
-from fluxgym_watchdog.tab.show import PARTS, Part, Show, part
+from fluxgym_watchdog.tab.show import PARTS, Drawn, Part, Show, part
 from fluxgym_watchdog.tab.words import sendable
 
 SPANS: dict[str, float | None] = {"15 min": 900.0, "1 h": 3600.0, "6 h": 21600.0, "all": None}
@@ -51,7 +51,7 @@ class Board:
         self._watchdogs_problem = problem
         self._lock = threading.Lock()
         self._feeds: OrderedDict[Path, Feed] = OrderedDict()
-        self._drawn: dict[tuple[Path, object], tuple[object, Part]] = {}
+        self._drawn = Drawn()
         self._runs: dict[str, Path] = {}
         self._runs_at = 0.0
         self._problem = ""
@@ -63,30 +63,35 @@ class Board:
 
         With `follow` (nobody has picked the run) the newest run takes over as soon as the shown one is not live.
         """
+        span = span if span in SPANS else next(iter(SPANS))
+        now, problem, settings = self._clock(), self._watchdogs_problem(), self._settings
         with self._lock:
-            now, problem = self._clock(), self._watchdogs_problem()
-            settings = self._settings
-            form = self._part(self._root, "settings", settings, lambda: preferences.form(settings))
+            form = self._drawn.part("settings", settings, lambda: preferences.form(settings))
             runs = self._found(now)
             if not runs:
                 nothing = part(view.note(problem) + view.nothing(self._problem))
                 return Show(None, (), dict.fromkeys(PARTS, Part()) | {"card": nothing, "settings": form})
-            name = wanted if isinstance(wanted, str) and wanted in runs else next(iter(runs))
-            seen = self._feed(runs[name]).look(settings, now)
-            if follow and name != (newest := next(iter(runs))) and not seen.live:
-                name, seen = newest, self._feed(runs[newest]).look(settings, now)
-            others = {other: state for other, state in self._in_need.items() if other != name}
+            newest = next(iter(runs))
+            name = wanted if isinstance(wanted, str) and wanted in runs else newest
+            feeds = {each: self._feed(runs[each]) for each in {name, newest}}
+            in_need = self._in_need
+        if follow and name != newest:
+            with feeds[name].lock:
+                name = name if feeds[name].look(settings, now).live else newest
+        with feeds[name].lock:
+            seen = feeds[name].look(settings, now)
+            others = {other: state for other, state in in_need.items() if other != name}
             above = view.note(problem) + view.others(others)
-            parts = self._parts(runs[name], seen, span, now, above, log_scale=log_scale)
-            return Show(
-                name=name,
-                names=tuple(runs),
-                parts=parts | {"settings": form},
-                auto_resume=seen.auto_resume(settings),
-                may_switch=seen.record is not None,
-                may_stop=seen.may_stop(),
-                may_resume=seen.may_resume(),
-            )
+            parts = self._parts(feeds[name].drawn, seen, span, now, above, log_scale=log_scale)
+        return Show(
+            name=name,
+            names=tuple(runs),
+            parts=parts | {"settings": form},
+            auto_resume=seen.auto_resume(settings),
+            may_switch=seen.record is not None,
+            may_stop=seen.may_stop(),
+            may_resume=seen.may_resume(),
+        )
 
     def ask(self, name: str | None, kind: str, value: object = None) -> Answer:
         """Does what a page asks for, or says in plain words why it cannot.
@@ -99,6 +104,7 @@ class Board:
             if folder is None:
                 return Answer("There is no such run any more.")
             feed = self._feed(folder)
+        with feed.lock:
             return requests.answer(feed.store, feed.look(self._settings, self._clock()), kind, value)
 
     def change_settings(self, values: object) -> Answer:
@@ -128,52 +134,42 @@ class Board:
         feed = self._feeds.pop(folder, None) or Feed(folder)
         self._feeds[folder] = feed
         while len(self._feeds) > FEEDS:
-            dropped, _ = self._feeds.popitem(last=False)
-            self._drawn = {key: drawn for key, drawn in self._drawn.items() if key[0] != dropped}
+            self._feeds.popitem(last=False)
         return feed
 
     def _parts(
-        self, folder: Path, seen: Seen, span: str, now: float, above: str, *, log_scale: bool
+        self, drawn: Drawn, seen: Seen, span: str, now: float, above: str, *, log_scale: bool
     ) -> dict[str, Part]:
         """All parts that are of the run; each is made anew only when what it shows has changed, for all pages."""
         history, events, status = seen.history, seen.events, seen.status
         fresh = seen.live and not seen.stale
         newest = history.newest("at")
         end = now if fresh or newest is None else newest
-        shown = series.window(history, SPANS.get(span, SPANS["15 min"]), end)
+        shown = series.window(history, SPANS[span], end)
         every_s = min(10.0, max(REDRAW_S, shown.bucket_s / 2))
         source = (status.gpu_source, status.gpu_problem, len(status.gpus)) if status else None
         told = (len(events), events[-1:])
         idle = self._settings.gpu_threshold
         run = (seen.record, seen.requests, seen.stale, seen.held, seen.at_rest)
 
-        def of_run(name: str, key: object, make: Callable[[], str]) -> Part:
-            return self._part(folder, name, key, make)
-
         return {
-            "card": of_run("card", (run, status, seen.problem, above), lambda: above + view.card(seen, now)),
-            "gpu": of_run(
+            "card": drawn.part("card", (run, status, seen.problem, above), lambda: above + view.card(seen, now)),
+            "gpu": drawn.part(
                 f"gpu {span}",
                 (end // every_s, told, source, idle),
                 lambda: plots.gpu_panel(history, events, shown, status, idle),
             ),
-            "training": of_run(
+            "training": drawn.part(
                 f"training {span} {log_scale}",
                 ((end + REDRAW_S / 2) // every_s, told),
                 lambda: plots.training_panel(history, events, shown, log_scale=log_scale),
             ),
-            "timeline": of_run("timeline", events, lambda: tables.timeline(events)),
-            "checkpoints": of_run("checkpoints", (run, *_of_table(seen)), lambda: tables.checkpoints(seen)),
-            "log": of_run("log", (seen.log, bool(seen.log_now)), lambda: tables.log(seen.log, seen.log_now)),
-            "log_now": of_run("log_now", seen.log_now, lambda: tables.log_now(seen.log_now)),
-            "host": of_run("host", status, lambda: view.host(seen)),
+            "timeline": drawn.part("timeline", events, lambda: tables.timeline(events)),
+            "checkpoints": drawn.part("checkpoints", (run, *_of_table(seen)), lambda: tables.checkpoints(seen)),
+            "log": drawn.part("log", (seen.log, bool(seen.log_now)), lambda: tables.log(seen.log, seen.log_now)),
+            "log_now": drawn.part("log_now", seen.log_now, lambda: tables.log_now(seen.log_now)),
+            "host": drawn.part("host", status, lambda: view.host(seen)),
         }
-
-    def _part(self, folder: Path, name: str, key: object, make: Callable[[], str]) -> Part:
-        kept = self._drawn.get((folder, name))
-        if kept is None or kept[0] != key:
-            kept = self._drawn[folder, name] = (key, part(make()))
-        return kept[1]
 
 
 def _of_table(seen: Seen) -> tuple[object, ...]:

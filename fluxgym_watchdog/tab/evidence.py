@@ -49,11 +49,12 @@ def packed(store: Store, event: Event) -> bytes:
 
     Only files that the watchdog has written are read, and no link is followed. Raises OSError.
     """
+    log = store.run_folder / "training.log"
     files = {
         "event.json": json.dumps(plain(event), indent=1, ensure_ascii=False),
         "events.jsonl": "\n".join(json.dumps(plain(e), ensure_ascii=False) for e in store.read_events()),
         "samples.csv": _samples(store, event.at),
-        "log.txt": "\n".join(log_tail(store.run_folder)[0]),
+        "log.txt": "" if log.is_symlink() else "\n".join(log_tail(store.run_folder)[0]),
         **_looked_at(store, str(event.evidence.get("folder", ""))),
     }
     packed_bytes = io.BytesIO()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +18,7 @@ from fluxgym_watchdog.settings import Settings
 from fluxgym_watchdog.store import FOLDER, Store
 from fluxgym_watchdog.tab.history import SampleFile
 from fluxgym_watchdog.tab.seen import Seen, is_stale
+from fluxgym_watchdog.tab.show import Drawn
 
 LOG_BYTES = 16 * 1024
 LOG_SHOWN = 7000
@@ -36,10 +38,15 @@ _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\
 
 
 class Feed:
-    """One run's folder. Not safe for threads: the board holds a lock around it."""
+    """One run's folder, and the parts that were made of it. Whoever looks holds its lock.
+
+    The lock is its own: a disk that does not answer must not keep the pages from the other runs.
+    """
 
     def __init__(self, run_folder: Path) -> None:
         self.store = Store(run_folder)
+        self.lock = threading.Lock()
+        self.drawn = Drawn()
         self._kept: dict[str, tuple[Signature, Any]] = {}
         self._scripts = [run_folder / name for name in SCRIPT_NAMES]
         self._samples = SampleFile(self.store.folder / "samples.csv")

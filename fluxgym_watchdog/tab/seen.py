@@ -76,9 +76,11 @@ class Seen:
         return checkpoint.kind is CheckpointKind.STATE and may_be_chosen(checkpoint)
 
     def deletable(self) -> list[Checkpoint]:
-        """The states that may be deleted, the newest first, less those for which that was asked already."""
+        """The states that may be deleted, the newest first, less those for which something was asked already."""
         asked = {stamp for request in self.requests for stamp in _stamps(request)}
-        return [c for c in saves.deletable(self._record, self.checkpoints) if c.stamp not in asked]
+        resume = self.pending("resume") or {}
+        found = saves.deletable(self._record, self.checkpoints)
+        return [c for c in found if c.stamp not in asked and c.name != resume.get("checkpoint")]
 
     def unneeded(self) -> list[Checkpoint]:
         """Of those, what can go without a thought."""

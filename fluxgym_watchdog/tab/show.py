@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fluxgym_watchdog.tab.words import sendable
@@ -33,6 +33,20 @@ def part(html: str) -> Part:
     passing = "data-now=" in html or "form='ago'" in html or "form='until'" in html  # looked for in a moment
     lasting = (_PASSING.sub(r"\1", html) if passing else html).encode()
     return Part(html, size_bytes, f"{zlib.crc32(lasting):x}.{len(lasting)}")
+
+
+class Drawn:
+    """Parts as they were made last, each kept until what it shows has changed. Not safe for threads."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[object, Part]] = {}
+
+    def part(self, name: str, key: object, make: Callable[[], str]) -> Part:
+        """The part of that name; made anew if its key is another than the last time."""
+        kept = self._kept.get(name)
+        if kept is None or kept[0] != key:
+            kept = self._kept[name] = (key, part(make()))
+        return kept[1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,10 @@ PART_LETTERS = 8500
 
 FACTS = 6
 FACT_LETTERS = 120
-"""Of evidence so many facts of a kind are shown, each so long."""
+FACTS_KINDS = 12
+"""Of evidence so many facts of a kind are shown, each so long, and so many kinds of them."""
+TEXT_LETTERS = 2000
+"""So much of an event's text is shown: what the watchdog writes is shorter by far."""
 
 ADVICE = "A state is saved at the end of an epoch; until the first one a restart begins at step 0."
 
@@ -112,12 +115,12 @@ def _line(event: Event) -> str:
     if event.evidence:
         facts = "".join(
             f"<div><dt>{_name(key)}</dt><dd>{_fact(value)}</dd></div>"
-            for key, value in event.evidence.items()
+            for key, value in list(event.evidence.items())[:FACTS_KINDS]
             if value not in (None, "", [])
         )
         download = action("evidence", f"{event.at:.3f}", "Download all of it (zip)")
         folded = f"<details data-key='{event.at:.3f}'><summary>Evidence</summary><dl>{facts}</dl>{download}</details>"
-    text = escape(event.text or event.kind)
+    text = escape((event.text or event.kind)[:TEXT_LETTERS])
     if tone == "bad":
         text = f"<b>{text}</b>"
     return f"<li>{clock(event.at)}<i class='wd-{tone}'></i><div>{text}{folded}</div></li>"

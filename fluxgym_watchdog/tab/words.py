@@ -43,8 +43,8 @@ def escape(text: object) -> str:
 
 
 def sendable(text: str) -> str:
-    """The text with a question mark for what cannot be sent: half a letter, as in a file's name that is no UTF-8."""
-    return text.encode("utf-8", "replace").decode()
+    """The text with its code for what cannot be sent: half a letter, as in a file's name that is no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def sentence(text: str) -> str:

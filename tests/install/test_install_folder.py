@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -39,11 +40,13 @@ def test_installing_and_uninstalling_gives_the_same_folder(
     assert "unchanged" in capsys.readouterr().out
 
     (folder / "watchdog.yaml").write_text("max_restarts: 5\n")
+    (folder / "watchdog.yaml.bak").write_text("# mine\n")
     (folder / "outputs" / "cat" / ".watchdog").mkdir(parents=True)
     assert installer.main([str(folder), "--uninstall", "--yes"]) == 0
     said = capsys.readouterr().out
     assert str(folder / "watchdog.yaml") in said and str(folder / "outputs" / "cat" / ".watchdog") in said
-    assert contents(folder) == before | {"watchdog.yaml": b"max_restarts: 5\n"}
+    assert contents(folder) == before | {"watchdog.yaml": b"max_restarts: 5\n", "watchdog.yaml.bak": b"# mine\n"}
+    assert str(folder / "watchdog.yaml.bak") in said
     assert installer.main([str(folder), "--uninstall", "--yes"]) == 0
     assert "not installed here" in capsys.readouterr().out
 
@@ -96,6 +99,46 @@ def test_no_app_is_refused_with_what_was_looked_for(
     assert f"{tmp_path / 'app.py'}: not found" in capsys.readouterr().err
 
 
+def test_another_programs_folder_is_refused(installer: ModuleType, tmp_path: Path) -> None:
+    app = "import gradio as gr\nwith gr.Blocks():\n    with gr.Tabs():\n        gr.Button()\n"
+    (tmp_path / "app.py").write_text(app)
+    with pytest.raises(installer.RefusedError, match="another program's folder"):
+        installer.install(tmp_path, yes=True)
+    assert contents(tmp_path) == {"app.py": app.encode()}
+
+
+def test_a_fluxgym_one_level_below_is_named(installer: ModuleType, fluxgym: Callable[..., Path]) -> None:
+    folder = fluxgym()
+    with pytest.raises(installer.RefusedError, match=f"app.py lies, as {re.escape(str(folder))}"):
+        installer.install(folder.parent, yes=True)
+
+
+def test_the_copy_knows_its_fluxgym_from_anywhere(
+    installer: ModuleType, fluxgym: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = fluxgym()
+    installer.install(folder, yes=True)
+    own = folder / "fluxgym_watchdog" / "install.py"
+    told = subprocess.run(
+        [sys.executable, str(own), "--status"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert f"FluxGym in {folder}\n" in told.stdout
+
+
+@POSIX
+def test_who_may_read_app_may_read_the_package(installer: ModuleType, fluxgym: Callable[..., Path]) -> None:
+    folder = fluxgym()
+    (folder / "app.py").chmod(0o644)
+    before = os.umask(0o077)
+    try:
+        installer.install(folder, yes=True)
+    finally:
+        os.umask(before)
+    package = folder / "fluxgym_watchdog"
+    assert {path.stat().st_mode & 0o777 for path in package.rglob("*") if path.is_file()} == {0o644}
+    assert package.stat().st_mode & 0o777 == 0o755
+
+
 def test_missing_anchors_change_nothing_and_print_the_snippet(
     installer: ModuleType, fluxgym: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -103,7 +146,7 @@ def test_missing_anchors_change_nothing_and_print_the_snippet(
     before = contents(folder)
     assert installer.main([str(folder), "--yes"]) == 1
     said = capsys.readouterr()
-    assert "Tabs" in said.err and "fluxgym-watchdog watch" in said.err
+    assert "Tabs" in said.err and "python -m fluxgym_watchdog watch" in said.err
     assert "# >>> fluxgym-watchdog: tab >>>" in said.out
     assert contents(folder) == before
 
@@ -120,7 +163,7 @@ def test_a_block_inserted_by_hand_is_taken_and_the_other_one_given(
     folder = fluxgym(source)
     assert installer.main([str(folder), "--yes"]) == 1
     told = capsys.readouterr()
-    assert "Insert what follows where it belongs, then install again" in told.err
+    assert "insert what follows where it belongs, then install again" in told.err
     printed = told.out.split("To insert by hand:\n\n")[1].rstrip("\n").encode()
     place, indent = (b"    refresh =", b"        ") if name == "two Tabs" else (b"import json\n", b"")
     lines = b"".join(indent + line + b"\n" if line else b"\n" for line in printed.split(b"\n"))

@@ -202,7 +202,8 @@ def test_a_block_inserted_by_hand_is_unseen_by_git_and_no_fault(
     installer.install(fluxgym, yes=True, repair=True)
     installer.print_status(fluxgym)
     said = capsys.readouterr().out
-    assert "fault" not in said and "nothing is damaged" in said and "the filter gives app.py without the blocks" in said
+    assert "fault" not in said and "nothing is damaged" in said and "Note: an update may stop" not in said
+    assert "updates: not survived by supervise, inserted by hand" in said
     installer.uninstall(fluxgym, yes=True)
     assert state(fluxgym) == (False, False, "")
 
@@ -236,7 +237,7 @@ def test_pinokios_update_deletes_env_and_the_tab_and_its_package_come_back(
         offline.setenv("PIP_NO_INDEX", "1")
         installer.install(fluxgym, yes=True)
         said = capsys.readouterr().out
-        assert "nvidia-ml-py 99.0 installed into FluxGym's Python; pip's dry run says that nothing else changes" in said
+        assert "nvidia-ml-py 99.0 put into " in said and "whose dry run says that nothing else changes" in said
         assert has_nvml(env)
 
         commit(upstream, NEWER, "# still nothing\n")
@@ -669,12 +670,71 @@ def test_what_hinders_an_install_hinders_no_uninstall(
             changed.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
         installer.uninstall(fluxgym, yes=True)
     said = capsys.readouterr().out
-    assert ("it was not told" in said) == (change != "another filter")
+    assert ("once more tells it" in said) == (change != "another filter")
     if change == "another filter":
         before["info/attributes"] = before.get("info/attributes", b"") + b"*.py filter=theirs\n"
     assert local_files(fluxgym) == before
     assert not (fluxgym / ".git" / "fluxgym-watchdog").exists()
     assert (fluxgym / "app.py").read_text() == app_files.PLAIN
+    installer.uninstall(fluxgym, yes=True)  # as the note says: now git can be told
+    assert not git(fluxgym, "status", "--porcelain")
+
+
+def test_git_knows_of_the_blocks_before_pip_is_asked(
+    installer: ModuleType, fluxgym: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(installer, "_install_package", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        installer.install(fluxgym, yes=True)
+    assert state(fluxgym) == INTACT
+
+
+def test_a_conflict_is_named_and_needs_no_snippet(
+    installer: ModuleType, upstream: Path, fluxgym: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    installer.install(fluxgym, yes=True)
+    app = fluxgym / "app.py"
+    app.write_bytes(app.read_bytes().replace(b'"Start"', b'"Mine"'))
+    commit(upstream, app_files.PLAIN.replace('"Start"', '"Theirs"').encode())
+    git(fluxgym, "commit", "-q", "-am", "mine")
+    pulled = subprocess.run(["git", "pull", "--no-rebase"], cwd=fluxgym, capture_output=True, text=True, check=False)
+    assert pulled.returncode != 0
+    capsys.readouterr()
+    assert installer.main([str(fluxgym), "--yes"]) == 1
+    said = capsys.readouterr()
+    assert "app.py has a merge conflict in it; resolve it, then run install.py --repair" in said.err
+    assert "by hand" not in said.out
+    text = app.read_text()
+    ours, theirs = text.index("<<<<<<<"), text.index("=======")
+    kept = text[ours:theirs].split("\n", 1)[1]
+    app.write_text(text[:ours] + kept + text[text.index("\n", text.index(">>>>>>>")) + 1 :])
+    git(fluxgym, "commit", "-q", "-am", "merged")
+    installer.install(fluxgym, yes=True, repair=True)
+    assert state(fluxgym) == INTACT
+
+
+def test_without_the_gits_settings_the_note_says_what_is_so(
+    installer: ModuleType, fluxgym: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    installer.install(fluxgym, yes=True)
+    capsys.readouterr()
+    installer.install(fluxgym, yes=True, git=False, packages=False)
+    assert "git's settings stay as an earlier install made them" in capsys.readouterr().out
+    assert state(fluxgym) == (True, False, "")  # nvidia-ml-py is no longer wanted in requirements.txt
+    installer.uninstall(fluxgym, yes=True, git=False)
+    said = capsys.readouterr().out
+    assert str(fluxgym / ".git" / "fluxgym-watchdog") in said
+    assert not git(fluxgym, "status", "--porcelain")
+
+
+def test_a_folder_that_git_had_not_made_is_gone_again(installer: ModuleType, fluxgym: Path) -> None:
+    shutil.rmtree(fluxgym / ".git" / "info")
+    installer.install(fluxgym, yes=True)
+    installer.uninstall(fluxgym, yes=True)
+    assert not (fluxgym / ".git" / "info").exists()
 
 
 def test_uninstalled_with_no_git_what_stays_is_named(
@@ -761,7 +821,7 @@ def test_a_signal_half_way_leaves_all_as_it_was(installer: ModuleType, fluxgym: 
         code = TERMINATED.replace("SIGNAL", name)
         command = [sys.executable, "-c", code, str(fluxgym), str(installer.HERE)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stderr) == (1, "Interrupted.\n")
+        assert (done.returncode, done.stderr) == (1, "Interrupted. What is there now: --status\n")
         assert (local_files(fluxgym), (fluxgym / "app.py").read_bytes(), sorted(fluxgym.iterdir())) == before
         assert not (fluxgym / ".git" / "fluxgym-watchdog").exists()
 

@@ -126,13 +126,35 @@ def test_it_is_installed_after_a_dry_run_and_stays(
 ) -> None:
     make_wheel(index, "nvidia_ml_py", "99.0", "pynvml")
     installer.install(gym, yes=True, dry_run=True)
-    assert "nvidia-ml-py 99.0 installed into FluxGym's Python" in capsys.readouterr().out
+    assert "nvidia-ml-py 99.0 put into " in capsys.readouterr().out
     assert packages(environment) == set()
     installer.install(gym, yes=True)
     assert packages(environment) == {"nvidia-ml-py==99.0"}
     capsys.readouterr()
     installer.install(gym, yes=True)
     assert "nvidia-ml-py 99.0 is in FluxGym's Python" in capsys.readouterr().out
+    installer.uninstall(gym, yes=True)
+    assert "nvidia-ml-py stays in FluxGym's Python" in capsys.readouterr().out
+
+
+def test_the_python_that_was_named_is_remembered(
+    installer: ModuleType, fluxgym: Callable[..., Path], index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_wheel(index, "nvidia_ml_py", "99.0", "pynvml")
+    folder = fluxgym()
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "elsewhere")], check=True)
+    named = Path(python(tmp_path / "elsewhere"))
+    installer.install(folder, yes=True, python=named)
+    installer.install(folder, yes=True)
+    installer.print_status(folder)
+    assert "GPU:     read through nvidia-ml-py\n" in capsys.readouterr().out
+
+
+def test_a_python_that_is_too_old_is_refused(installer: ModuleType, gym: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installer, "_versions", lambda python: {"python": "3.9.18"})
+    with pytest.raises(installer.RefusedError, match=r"is Python 3\.9\.18, and FluxGym Watchdog needs 3\.10"):
+        installer.install(gym, yes=True)
+    assert not (gym / "fluxgym_watchdog").exists()
 
 
 def test_an_environment_without_pip_is_served_by_this_pythons(
@@ -142,7 +164,7 @@ def test_an_environment_without_pip_is_served_by_this_pythons(
     folder = fluxgym()
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "env")], check=True)
     installer.install(folder, yes=True)
-    assert "nvidia-ml-py 99.0 installed into FluxGym's Python" in capsys.readouterr().out
+    assert "nvidia-ml-py 99.0 put into " in capsys.readouterr().out
     subprocess.run([python(folder / "env"), "-c", "import pynvml"], check=True)
 
 

@@ -65,7 +65,7 @@ def test_the_snippet_to_insert_by_hand_is_the_one_whose_anchor_is_missing(instal
         installer.patch(app_files.REFUSED["two Tabs"][0])
     (by_hand,) = refused.value.by_hand
     assert by_hand.startswith("# >>> fluxgym-watchdog: tab >>>")
-    assert "fluxgym-watchdog watch" in str(refused.value)
+    assert "python -m fluxgym_watchdog watch" in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["plain", "CRLF", "ends in Tabs, no final newline", "import inside try"])

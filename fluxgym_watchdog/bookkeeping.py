@@ -196,10 +196,9 @@ class Books:
             self._journal.tell("paths", f"{given.dataset} names folders that are not on this machine: {named}.", "act")
 
     def leave_behind(self, point: StartPoint) -> None:
-        """Sets aside what lies ahead of where the user went back to, or the next crash would jump there again."""
-        ahead = resume.ahead_of(point, self.place(self._checkpoints.read()))
-        kept = [stamp for stamp in self._journal.record.quarantined if stamp != point.checkpoint]
-        self._journal.change(quarantined=(*kept, *ahead), furthest_step=point.first_step)
+        """Sets aside what is not of the training that the user went back to."""
+        quarantined, ledger = resume.going_back(self._journal.record, point, self.place(self._checkpoints.read()))
+        self._journal.change(quarantined=quarantined, ledger=ledger, furthest_step=point.first_step)
 
     # at the user's word
 

@@ -32,8 +32,7 @@ def replace_file(path: Path, top: Path, text: str, *, sync: bool = False) -> Non
     scratch = path.with_name(f".{path.name}.part")
     with writing(path, top):
         try:
-            scratch.unlink(missing_ok=True)  # left by a crash; or a pipe, which would be waited for
-            with scratch.open("x", encoding="utf-8", errors="replace", newline="\n") as file:
+            with scratch.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
                 file.write(text)
                 if sync:
                     file.flush()

@@ -435,7 +435,8 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class LedgerLine:
-    """A state as it was when it was written: its stamp, the absolute step it holds, the attempt that wrote it.
+    """A state as it was when it was written: its stamp, the absolute step it holds, the attempt that wrote it (0: of an
+    earlier training, to which the user went back).
 
     `step` is None where the attempt's count and the state's own files do not agree.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import reprlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -127,12 +128,12 @@ def _checked(setting: Any, value: Any, source: str) -> bool | int | float:
     if kind is bool:
         if isinstance(value, bool):
             return value
-        raise SettingsError(f"{source}: {setting.name} = {value!r}; allowed: true or false")
+        raise SettingsError(f"{source}: {setting.name} = {reprlib.repr(value)}; allowed: true or false")
     whole = "a whole number" if kind is int else "a number"
     allowed = f"{whole} from {low:g} to {high:g}{' ' + unit if unit else ''}"
     right_type = isinstance(value, int) if kind is int else isinstance(value, (int, float))
     if isinstance(value, bool) or not right_type or not low <= value <= high:
-        raise SettingsError(f"{source}: {setting.name} = {value!r}; allowed: {allowed}")
+        raise SettingsError(f"{source}: {setting.name} = {reprlib.repr(value)}; allowed: {allowed}")
     return kind(value)  # type: ignore[no-any-return]
 
 

@@ -106,8 +106,8 @@ class Start:
                 return Wait(f"making the final weights from {whole.name}")
         points = resume.start_points(record, found, self._given.output_dir, settings, asked, chosen)
         if not points:
-            what = f"{chosen} cannot be resumed from" if chosen else "there is no sound checkpoint to go on from"
-            return Refuse(what)
+            gone = f"it cannot be gone on from {chosen} any more: it was changed or deleted since that was asked for"
+            return Refuse(gone if chosen else "there is no sound checkpoint to go on from")
         if points[0].checkpoint is None:
             return Go(points[0], {})
         answer = self._ask_versions(record)

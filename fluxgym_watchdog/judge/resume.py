@@ -137,6 +137,23 @@ def _beyond(checkpoint: Checkpoint, record: RunRecord) -> bool:
     return checkpoint.step is not None and record.total_steps is not None and checkpoint.step > record.total_steps
 
 
+def going_back(
+    record: RunRecord, point: StartPoint, checkpoints: Sequence[Checkpoint]
+) -> tuple[tuple[str, ...], tuple[LedgerLine, ...]]:
+    """The quarantine and the ledger of a run that goes back to a placed checkpoint which its user chose.
+
+    What lies ahead of it is set aside, or the next crash would jump there again. One of an earlier training becomes
+    this one's: then all that was saved since that training ended is of the one that is left, and set aside as well.
+    """
+    chosen = next((c for c in checkpoints if c.stamp == point.checkpoint), None)
+    aside, ledger = ahead_of(point, checkpoints), record.ledger
+    if chosen is not None and _is_earlier(chosen, record):
+        aside += tuple(c.stamp for c in checkpoints if not _is_earlier(c, record) and c.stamp not in aside)
+        ledger += (LedgerLine(chosen.stamp, chosen.step, 0),)
+    kept = tuple(stamp for stamp in record.quarantined if stamp != point.checkpoint and stamp not in aside)
+    return (*kept, *aside), ledger
+
+
 def ahead_of(point: StartPoint, checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
     """The stamps of the placed checkpoints that hold a later step than a starting point."""
 
@@ -213,15 +230,18 @@ def _placed(checkpoint: Checkpoint, record: RunRecord, asked: Asked, ledger: dic
     else:
         step = absolute_step(checkpoint, record.steps_per_epoch)
     found = replace(checkpoint, step=step)
-    aside = ""
-    if found.sound:
-        if found.stamp in record.quarantined:
-            aside = QUARANTINED
-        elif found.saved_at < record.files_since and found.stamp not in ledger:
-            aside = EARLIER  # what stands in the ledger was seen being written, whatever the clock says
-        else:
-            aside = _hindrance(found, record, asked)
-    return replace(found, aside=aside)
+    if not found.sound:
+        return replace(found, aside="")
+    why = QUARANTINED if found.stamp in record.quarantined else EARLIER if _is_earlier(found, record) else ""
+    hindrance = _hindrance(found, record, asked)
+    # With a hindrance not even its user can choose it; and the end of an earlier training is not this one's.
+    return replace(found, aside=f"{why}, and {hindrance}" if why and hindrance else why or hindrance)
+
+
+def _is_earlier(checkpoint: Checkpoint, record: RunRecord) -> bool:
+    """What stands in the ledger was seen being written, or was gone back to, whatever the clock says."""
+    in_ledger = any(line.stamp == checkpoint.stamp for line in record.ledger)
+    return checkpoint.saved_at < record.files_since and not in_ledger
 
 
 def _hindrance(checkpoint: Checkpoint, record: RunRecord, asked: Asked) -> str:

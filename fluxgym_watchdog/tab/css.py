@@ -19,6 +19,9 @@ CSS = """
 #watchdog-controls{align-items:flex-end}
 #watchdog-controls .form{background:var(--block-background-fill,transparent)}
 #watchdog-controls button{min-height:42px}
+#watchdog-stop:not(:disabled){background:#b91c1c!important;border-color:#b91c1c!important;color:#fff!important}
+#watchdog-resume:not(:disabled){background:#1d4ed8!important;border-color:#1d4ed8!important;color:#fff!important}
+#watchdog-tab.wd-stale .wd-card{filter:grayscale(1)}#watchdog-tab.wd-stale #watchdog-silent{filter:none}
 #watchdog-auto-resume{display:flex;flex-direction:column;justify-content:flex-end}
 #watchdog-plot-controls{justify-content:flex-end;align-items:center;gap:8px 20px}
 #watchdog-plot-controls>*{flex:0 0 auto!important;min-width:0!important;width:auto;margin:0!important}
@@ -81,9 +84,11 @@ margin-top:8px}
 @media(min-width:1240px){#watchdog-gpu .wd-charts{grid-template-columns:repeat(4,minmax(0,1fr))}}
 @media(max-width:600px){#watchdog-tab .wd-charts{grid-template-columns:minmax(0,1fr)}}
 #watchdog-tab .wd-figure{margin:0;display:grid;grid-template-columns:52px minmax(0,1fr);column-gap:6px}
-#watchdog-tab .wd-figure figcaption{grid-column:1/3;display:flex;justify-content:space-between;gap:8px;font-size:13px;
-color:var(--wd-fg);margin-bottom:3px;text-align:left}
-#watchdog-tab .wd-figure figcaption span{white-space:nowrap;font-variant-numeric:tabular-nums}
+#watchdog-tab .wd-figure figcaption{grid-column:1/3;display:flex;flex-wrap:wrap;justify-content:space-between;
+gap:0 8px;font-size:13px;color:var(--wd-fg);margin-bottom:3px;text-align:left}
+#watchdog-tab .wd-figure figcaption b,#watchdog-tab .wd-figure figcaption i{white-space:nowrap}
+#watchdog-tab .wd-figure figcaption span{font-variant-numeric:tabular-nums}
+#watchdog-tab .wd-figure figcaption i{font-style:normal}
 #watchdog-tab .wd-axis{display:flex;flex-direction:column;justify-content:space-between;text-align:right}
 #watchdog-tab .wd-axis i{font-style:normal;font-size:11px;line-height:1.1;color:var(--wd-mut);white-space:nowrap}
 #watchdog-tab svg.wd-plot{width:100%;height:96px;display:block;cursor:crosshair;touch-action:pan-y;overflow:hidden}

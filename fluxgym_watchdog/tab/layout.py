@@ -81,10 +81,16 @@ def lay_out(board: Board, root_block: Any) -> None:
             sent = gr.State({})
         gr.HTML(f"<style>{CSS}</style>", elem_classes="wd-hidden")
 
-    def see(picked: str | None, shown_span: str, on_log_scale: bool, before: Sent) -> tuple[Any, ...]:
+    def see(picked: str | None, shown_span: str, on_log_scale: bool, switched: bool, before: Sent) -> tuple[Any, ...]:
         by_user = bool(picked) and (picked != before.get("run") or "picked" in before)
-        show = board.show(picked or None, shown_span, follow=not by_user, log_scale=on_log_scale)
+        show = board.show(picked or None, shown_span, follow=not by_user, log_scale=bool(on_log_scale))
         changed, after = news(show, before)
+        if bool(switched) is show.auto_resume or "auto_resume" in changed:
+            after.pop("switch differs", None)
+        elif "switch differs" in before:
+            changed.add("auto_resume")  # what its user asked for never arrived: the switch must not go on showing it
+        else:
+            after["switch differs"] = "yes"  # it may be on its way
         if by_user:
             after["picked"] = "yes"
         if picked and picked != show.name:
@@ -119,17 +125,21 @@ def lay_out(board: Board, root_block: Any) -> None:
     gr.on(
         [look.click, picker.input, span.input, log_scale.input],
         see,
-        [picker, span, log_scale, sent],
+        [picker, span, log_scale, switch, sent],
         [picker, switch, stop, resume, *(parts[part] for part in PARTS), alive, sent],
         trigger_mode="always_last",
+        concurrency_limit=LOOKS_AT_ONCE,
         **_QUIET,
     )
-    switch.input(ask_switch, [picker, switch], [switch], **_QUIET)
+    switch.input(ask_switch, [picker, switch], [switch], trigger_mode="always_last", **_QUIET)
     stop.click(ask_stop, [picker], None, **_QUIET)
     resume.click(ask_resume, [picker], None, **_QUIET)
-    do.click(ask_what_was_chosen, [picker, wish], [answered], js=WISH, **_QUIET)
+    do.click(ask_what_was_chosen, [picker, wish], [answered], js=WISH, trigger_mode="multiple", **_QUIET)
     root_block.load(None, None, None, js=PAGE_SCRIPT, **_QUIET)
 
+
+LOOKS_AT_ONCE = 4
+"""So many pages are answered at a time: one whose run lies on a disk that hangs must not keep the others waiting."""
 
 _CONTROLS = ("picker", "auto_resume", "stop", "resume")
 _numbers = itertools.count(1)

@@ -14,7 +14,7 @@ HEIGHT = 100
 
 MARKS = 12
 """At most so many events are marked, the newest."""
-MARK_TEXT = 60
+MARK_TEXT = 100
 """A mark's text is cut off there; the timeline has all of it."""
 
 

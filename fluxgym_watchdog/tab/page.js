@@ -4,21 +4,35 @@
   // FluxGym's own script: scrolling the window to the bottom every half second, and overwriting the train script after
   // any input event that reaches `document`.
   if (window.fluxgymWatchdog) return;
-  const own = window.fluxgymWatchdog = {wish: "", shown: false};
+  const own = window.fluxgymWatchdog = {wishes: [], shown: false};
   const LOOK_MS = 2000, LOOK_IN_BACKGROUND_MS = 10000, CHECK_MS = 200, SURE_MS = 60000;
-  const SILENT_S = 30, SILENT_LOOKS = 3;
+  const SILENT_S = 30, SILENT_LOOKS = 3, DOUBTFUL_LOOKS = 2;
   const byId = (id) => document.getElementById(id);
   const within = (node) => node instanceof Element && node.closest("#watchdog-tab") !== null;
 
   // Asking for news: only while the tab is shown; else slowly, and only where the reader wants to be alerted.
-  let lookedAt = 0, unanswered = 0, unansweredSince = 0, answeredAt = "";
-  const look = () => {
+  let lookedAt = 0, unanswered = 0, unansweredSince = 0, answeredAt = "", another = false;
+  const look = async () => {
     const button = byId("watchdog-look");
-    if (!button) return;
+    if (!button || another) return;
     lookedAt = Date.now();
     if (!unanswered) unansweredSince = lookedAt;
     unanswered += 1;
-    button.click();
+    if (unanswered <= DOUBTFUL_LOOKS || await sameServer()) button.click();
+  };
+  // A page that outlives its server may meet another one (an update, us uninstalled), in which the number of our
+  // function is that of another: Gradio would call it. So nothing is clicked before the server says what it can do.
+  const abilities = (config) => JSON.stringify((config.dependencies || []).map((each) => [each.inputs, each.outputs]));
+  const sameServer = async () => {
+    const page = window.gradio_config;
+    if (!page) return true;
+    try {
+      const answer = await fetch((page.root || "") + "/config");
+      if (!answer.ok) return false;
+      const server = await answer.json();
+      another = abilities(server) !== abilities(page);
+      return !another;
+    } catch { return false; }  // it is not there yet
   };
   const soon = () => { lookedAt = Math.min(lookedAt, Date.now() - LOOK_MS + 250); };
 
@@ -27,8 +41,10 @@
     const answer = tab.querySelector("#watchdog-alive [data-answered]");
     if (answer && answer.dataset.answered !== answeredAt) { answeredAt = answer.dataset.answered; unanswered = 0; }
     const silent_s = unanswered < SILENT_LOOKS ? 0 : Math.floor((Date.now() - unansweredSince) / 10000) * 10;
+    const silent = another || silent_s >= SILENT_S;
     let says = byId("watchdog-silent");
-    if (silent_s < SILENT_S) { if (says) says.remove(); return; }
+    tab.classList.toggle("wd-stale", silent);
+    if (!silent) { if (says) says.remove(); return; }
     if (!says) {
       says = document.createElement("p");
       says.id = "watchdog-silent";
@@ -36,7 +52,8 @@
       says.setAttribute("role", "alert");
       byId("watchdog-card").before(says);
     }
-    const text = "No answer from FluxGym for " + duration(silent_s) + ". What is shown below is from before.";
+    const text = another ? "FluxGym was started anew and is not the same. Reload this page."
+      : "No answer from FluxGym for " + duration(silent_s) + ". What is shown below is from before.";
     if (says.textContent !== text) says.textContent = text;
   };
 
@@ -57,9 +74,26 @@
   const check = () => {
     const tab = byId("watchdog-tab");
     const shown = tab !== null && tab.offsetParent !== null;
-    if (shown !== own.shown) { own.shown = shown; if (shown) enter(); else leave(); }
+    if (shown !== own.shown) { own.shown = shown; if (shown) enter(); else leave(); remember(shown); }
+    makeParts();
     const pause = document.hidden || !shown ? LOOK_IN_BACKGROUND_MS : LOOK_MS;
     if ((shown || alerting()) && Date.now() - lookedAt >= pause) look();
+  };
+
+  // Gradio makes a tab's parts when it is first opened: after a reload there would be nothing to look with. So whoever
+  // was in the tab is there again, and for whoever wants to be alerted it is opened for a moment.
+  const SHOWN = "fluxgym-watchdog-shown";
+  const remember = (shown) => { try { sessionStorage.setItem(SHOWN, shown ? "yes" : ""); } catch { /* not kept */ } };
+  const wasShown = () => { try { return sessionStorage.getItem(SHOWN) === "yes"; } catch { return false; } };
+  let opened = false, back = null, again = wasShown();
+  const makeParts = () => {
+    const button = byId("watchdog-tab-button");
+    if (back && byId("watchdog-look")) { back.click(); back = null; }
+    if (!button || opened || !(again || (alerting() && !byId("watchdog-look")))) return;
+    opened = true;
+    const selected = document.querySelector("button[role=tab][aria-selected=true]");
+    if (!again && selected !== button) back = selected;
+    button.click();
   };
   setInterval(check, CHECK_MS);
   document.addEventListener("visibilitychange", () => { if (!document.hidden) soon(); });
@@ -93,6 +127,7 @@
     const now = Date.now() / 1000 + (ahead === -Infinity ? 0 : ahead);
     for (const time of tab.querySelectorAll("time[data-at]")) {
       const at = Number(time.dataset.at), form = time.dataset.form;
+      if (form === "clock" && !time.title) time.title = clock(at, true);
       const text = form === "ago" ? duration(now - at) + " ago" : form === "until" ? duration(at - now) : clock(at);
       if (time.textContent !== text) time.textContent = text;
     }
@@ -109,10 +144,14 @@
   const refocus = () => {
     if (!focused || (document.activeElement && document.activeElement !== document.body)) return;
     const found = [...(byId(focused.part)?.querySelectorAll(FOCUSABLE) || [])];
-    const node = focused.key ? found.find((each) => keyOf(each) === focused.key) : found[focused.number];
+    const same = focused.key && found.find((each) => keyOf(each) === focused.key);
+    const node = same || found[Math.min(focused.number, found.length - 1)];  // its row may be gone: then the next one
     if (node) node.focus({preventScroll: true});
   };
   document.addEventListener("pointerdown", () => { focused = null; }, true);
+  document.addEventListener("focusin", (event) => {
+    if (event.target.matches("#watchdog-run input")) event.target.select();  // typing then replaces the name
+  });
   document.addEventListener("focusin", (event) => {
     focused = within(event.target) && event.target.matches(FOCUSABLE) ? placeOf(event.target) : null;
   });
@@ -139,6 +178,10 @@
     takeAnswer(tab);
     warn(card);
     refocus();
+    if (tip && !tip.hidden && pointed) {  // the plot under the pointer was drawn anew
+      const svg = plotOf({target: document.elementFromPoint(...pointed)});
+      if (svg) point(svg, pointed[0]); else unpoint();
+    }
   };
   let settling = false;
   new MutationObserver((changes) => {
@@ -154,7 +197,13 @@
     const scrolled = event.target;
     if (scrolled instanceof Element && scrolled.classList.contains("wd-log")) logScroll = scrolled.scrollTop;
   }, true);
-  setInterval(() => { const tab = byId("watchdog-tab"); if (own.shown && tab) { retime(tab); hear(tab); } }, 1000);
+  setInterval(() => {
+    const tab = byId("watchdog-tab");
+    if (!tab || !(own.shown || alerting())) return;
+    retime(tab);
+    hear(tab);
+    warn(tab.querySelector(".wd-card[data-now]"));
+  }, 1000);
 
   // Lines are sent as letters, two a place; see plots.py. What a letter stands for comes with the page.
   const LETTERS = "__LETTERS__", GAP = "  ", GOES_ON = "~~";
@@ -186,7 +235,7 @@
 
   // What a button in the page asks for. What cannot be undone is asked once, on the button itself.
   const ask = (kind, value) => {
-    own.wish = JSON.stringify([kind, value]);
+    own.wishes.push(JSON.stringify([kind, value]));
     byId("watchdog-do").click();
   };
   let sure = null;
@@ -293,9 +342,10 @@
     "<path d='M7 3h2v6H7zM7 11h2v2H7z' fill='#fff'/></svg>");
   let title = null, icons = [], alerted = null, alertedOf = null;
   const warn = (card) => {
-    const here = card && card.dataset.tone === "bad" ? card.dataset.name + ": " + card.dataset.label : "";
+    const here = card && card.dataset.alert ? card.dataset.name + ": " + card.dataset.alert : "";
     const others = document.querySelector("#watchdog-card [data-elsewhere]");
-    const text = [here, others && others.dataset.elsewhere].filter(Boolean).join(", ");
+    const silent = byId("watchdog-silent") ? "no answer from FluxGym" : "";
+    const text = [silent, here, others && others.dataset.elsewhere].filter(Boolean).join(", ");
     if (text) {
       if (title === null) {
         title = document.title;
@@ -326,7 +376,7 @@
   };
 
   // Values under the pointer.
-  let tip = null;
+  let tip = null, pointed = null;
   const unpoint = () => { if (tip) tip.hidden = true; };
   const number = (v) => Math.abs(v) >= 100 ? v.toFixed(0) : Math.abs(v) >= 10 ? v.toFixed(1) : v.toPrecision(3);
   const heightNear = (y, place) => {
@@ -374,7 +424,11 @@
     text.style.top = box.top + 6 + "px";
   };
   const plotOf = (event) => event.target instanceof Element ? event.target.closest("#watchdog-tab svg.wd-plot") : null;
-  const follow = (event) => { const svg = plotOf(event); if (svg) point(svg, event.clientX); else unpoint(); };
+  const follow = (event) => {
+    const svg = plotOf(event);
+    pointed = svg && [event.clientX, event.clientY];
+    if (svg) point(svg, event.clientX); else unpoint();
+  };
   document.addEventListener("pointermove", follow, {passive: true});
   document.addEventListener("pointerdown", follow, {passive: true});
   document.addEventListener("scroll", unpoint, {passive: true});
@@ -384,6 +438,7 @@
     const svg = plotOf(event), step = {ArrowLeft: -0.01, ArrowRight: 0.01}[event.key];
     if (!svg || !step) return;
     event.preventDefault();
+    pointed = null;
     keyed = Math.min(1, Math.max(0, keyed + step * (event.shiftKey ? 10 : 1)));
     const box = svg.getBoundingClientRect();
     point(svg, box.left + keyed * box.width);

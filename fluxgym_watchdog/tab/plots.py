@@ -28,6 +28,9 @@ GAP, GOES_ON = "  ", "~~"
 LEAST_POINTS = 75
 """Several GPUs share the points of a plot; each line keeps at least so many."""
 
+SEPARATOR = " · "
+"""Between the newest values of several GPUs."""
+
 _GIB = 1024**3
 _COLOURS = 6
 
@@ -97,10 +100,10 @@ def gpu_panel(
         each = []
         for index, found in of_gpu.items():
             text = number(_times(found.newest(value), scale), digits)
-            limit = _times(found.newest(of), scale) if of else None
+            limit = _times(found.newest(of), scale) if of and one else None  # of several the axis says it
             text += f" of {number(limit, 2)} {unit}" if limit else f" {unit}"
             each.append(text if one else f"{index}: {text}")
-        return " · ".join(each)
+        return SEPARATOR.join(each)
 
     totals, limits = [1.0], [1.0]
     for found in of_gpu.values():
@@ -162,7 +165,8 @@ def training_panel(history: History, events: Sequence[Event], shown: Window, *, 
         values = [value for piece in raw for _, value in piece]
         logarithmic = log_scale and min(values) > 0
         low, high = _axis(values, logarithmic=logarithmic)
-        lines: tuple[Line, ...] = (Line("loss", raw, 4, "faint"), Line("smoothed", series.smooth(raw), 4))
+        smoothed = series.smooth(raw, low, high)
+        lines: tuple[Line, ...] = (Line("loss", raw, 4, "faint"), Line("smoothed", smoothed, 4))
         title = "Loss, log scale" if logarithmic else "Loss"
         plots.append(Plot(title, number(seen.newest("loss")), "", low, high, lines, logarithmic=logarithmic))
         legend = [
@@ -211,11 +215,12 @@ def _figure(panel: str, plot: Plot, shown: Window) -> str:
             f"<path class='wd-threshold' d='M0 {HEIGHT * (1 - _share(np.array(plot.threshold), plot)):.1f}H{WIDTH}'/>"
         )
     label = escape(f"{plot.title}, now {plot.now}")
+    now = SEPARATOR.join(f"<i>{escape(each)}</i>" for each in plot.now.split(SEPARATOR))
     scale = " data-log=''" if plot.logarithmic else ""
     return (
         f"<figure class='wd-figure' data-from='{shown.start:.0f}' data-to='{shown.end:.0f}' data-low='{plot.low:.6g}' "
         f"data-high='{plot.high:.6g}' data-unit='{escape(plot.unit)}'{scale}>"
-        f"<figcaption><b>{escape(plot.title)}</b><span>{escape(plot.now)}</span></figcaption>"
+        f"<figcaption><b>{escape(plot.title)}</b><span>{now}</span></figcaption>"
         f"<div class='wd-axis' aria-hidden='true'><i>{plot.high:.4g} {escape(plot.unit)}</i><i>{plot.low:.4g}</i></div>"
         f"<svg class='wd-plot' viewBox='0 -3 {WIDTH} {HEIGHT + 4}' preserveAspectRatio='none' role='img' tabindex='0' "
         f"aria-label='{label}'><path class='wd-grid' d='M0 0H{WIDTH}M0 {HEIGHT // 2}H{WIDTH}M0 {HEIGHT}H{WIDTH}'/>"
@@ -259,7 +264,8 @@ def _share(values: Numbers, plot: Plot) -> Numbers:
 def _names(indexes: list[int], status: Status | None) -> str:
     names = {gpu.index: f" · {escape(gpu.name)}" for gpu in status.gpus if gpu.name} if status else {}
     keys = {i: f"<i class='wd-key wd-c{i % _COLOURS}'></i>" for i in indexes} if len(indexes) > 1 else {}
-    return ", ".join(f"{keys.get(i, '')}GPU {i}{names.get(i, '')}" for i in indexes)
+    each = [f"{keys.get(i, '')}GPU {i}{names.get(i, '')}" for i in indexes]
+    return f"<span>{', '.join(each)}</span>"
 
 
 def _axis(values: list[float], *, logarithmic: bool = False) -> tuple[float, float]:

@@ -9,5 +9,5 @@ from fluxgym_watchdog.tab.plots import LETTERS
 
 PAGE_SCRIPT = Path(__file__).with_name("page.js").read_text(encoding="utf-8").replace("__LETTERS__", LETTERS)
 
-WISH = "(run, _) => [run, window.fluxgymWatchdog ? window.fluxgymWatchdog.wish : '']"
-"""Puts what a button in the page asks for in the place of the hidden text box."""
+WISH = "(run, _) => [run, window.fluxgymWatchdog && window.fluxgymWatchdog.wishes.shift() || '']"
+"""Puts what a button in the page asks for in the place of the hidden text box; of several the next one."""

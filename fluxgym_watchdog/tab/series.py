@@ -75,14 +75,18 @@ def lines(at: Numbers, values: Numbers, shown: Window, gap_s: float, points: int
     return [found[a:b] for a, b in pairwise(edges)]
 
 
-def smooth(found: list[list[Point]], weight: float = 0.1) -> list[list[Point]]:
-    """Each line's exponential moving average; across a gap it goes on from where it was."""
+def smooth(found: list[list[Point]], low: float, high: float, weight: float = 0.1) -> list[list[Point]]:
+    """Each line's exponential moving average; across a gap it goes on from where it was.
+
+    Values are clipped to between `low` and `high`, or a single outlier would bend the line long after it.
+    """
     smoothed = []
     mean: float | None = None
     for line in found:
         points = []
         for at, value in line:
-            mean = value if mean is None else mean + weight * (value - mean)
+            clipped = min(high, max(low, value))
+            mean = clipped if mean is None else mean + weight * (clipped - mean)
             points.append((at, mean))
         smoothed.append(points)
     return smoothed

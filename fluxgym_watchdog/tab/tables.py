@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from fluxgym_watchdog.judge.resume import QUARANTINED
+from fluxgym_watchdog.judge.resume import EARLIER, QUARANTINED
 from fluxgym_watchdog.records import Checkpoint, CheckpointKind, Event, RunState
 from fluxgym_watchdog.tab.seen import Seen
 from fluxgym_watchdog.tab.words import clock, escape, many, memory, size
@@ -159,7 +159,10 @@ def _resume_button(checkpoint: Checkpoint, seen: Seen) -> str:
     step, reached = checkpoint.step, seen.status.step if seen.status else 0
     if seen.at_rest is not None:
         reached = seen.at_rest.step
-    if step is not None and reached > step:
+    if checkpoint.aside == EARLIER:
+        where = "" if step is None else f" at step {step}"
+        sure = f"Leaves this training at step {reached} and goes on with an earlier one{where}. Sure?"
+    elif step is not None and reached > step:
         sure = f"Goes back from step {reached} to step {step}: {many(reached - step, 'step')} to train again. Sure?"
     else:
         sure = "Goes on from here. Sure?"
@@ -174,6 +177,7 @@ def _room(seen: Seen) -> str:
     if status is None or status.host is None or seen.state is RunState.FINISHED:
         return ""
     text = f"{memory(status.host.disk_free_bytes)} of disk left"
+    text += "" if seen.live else f" at {clock(status.at)}"
     saves = status.saves
     if saves is None or saves.next_bytes is None:
         return f"<p class='wd-mut'>{text}.</p>"

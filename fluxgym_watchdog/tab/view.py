@@ -113,7 +113,7 @@ def host(seen: Seen) -> str:
         ),
         ("Processes of this run", str(status.processes), 0.0),
     ]
-    for gpu in status.gpus:
+    for gpu in status.gpus if seen.live else ():
         if gpu.processes:
             count = many(len(gpu.processes), "process")
             rows.append((f"On GPU {gpu.index}", f"{count}, {memory(sum(gpu.processes.values()))}", 0.0))
@@ -123,7 +123,8 @@ def host(seen: Seen) -> str:
         f"<div><dt>{name}</dt><dd class='{'wd-bad' if share > 0.95 else ''}'>{escape(text)}</dd></div>"
         for name, text, share in rows
     )
-    return f"<section class='wd wd-box'><h3>Machine</h3><dl class='wd-host'>{cells}</dl></section>"
+    measured = "" if seen.live and not seen.stale else f"<span class='wd-mut'>measured at {clock(status.at)}</span>"
+    return f"<section class='wd wd-box'><h3>Machine{measured}</h3><dl class='wd-host'>{cells}</dl></section>"
 
 
 def note(problem: str) -> str:
@@ -176,10 +177,36 @@ def _card(seen: Seen, now: float, tone: str, label: str, body: str) -> str:
             facts.insert(0, escape(what))
     return (
         f"<section class='wd wd-box wd-card wd-tone-{tone}' data-now='{now:.1f}' data-state='{seen.state.value}' "
-        f"data-tone='{tone}' data-name='{escape(seen.name)}' data-label='{escape(label)}'><div class='wd-top'>"
+        f"data-tone='{tone}' data-name='{escape(seen.name)}' "
+        f"data-alert='{escape(_alert(seen, tone, label))}'><div class='wd-top'>"
         f"<h2>{escape(seen.name)}</h2><span class='wd-pill wd-{tone}'>{escape(label)}</span>"
         f"<span class='wd-mut'>{' · '.join(facts)}</span></div>{body}</section>"
     )
+
+
+def _alert(seen: Seen, tone: str, label: str) -> str:
+    """Why somebody should have a look, for the page's title; nothing where nobody need."""
+    status = seen.status
+    if tone == "bad" or (status and status.finding is FindingKind.BLIND and seen.live):
+        return label
+    if not seen.live or status is None:
+        return ""
+    if _is_nan(seen):
+        return "the loss is not a number"
+    return "no room for the next save" if status.saves and status.saves.fits is False else ""
+
+
+def _is_nan(seen: Seen) -> bool:
+    """JSON knows no NaN; a loss that was there and is none any more is not a number."""
+    attempt = seen.record.attempt if seen.record else None
+    if (
+        attempt is None
+        or seen.status is None
+        or seen.status.loss is not None
+        or seen.history.newest("loss") is not None
+    ):
+        return False
+    return bool(np.isfinite(seen.history.since(attempt.started_at).column("loss")).any())
 
 
 def _asked(seen: Seen) -> str:
@@ -227,18 +254,18 @@ def _numbers(seen: Seen, now: float) -> str:
     loss = status.loss if status.loss is not None else seen.history.newest("loss")
     if loss is not None:
         cells.append((number(loss), f"loss{_trend(seen.history)}"))
-    elif record.attempt and np.isfinite(seen.history.since(record.attempt.started_at).column("loss")).any():
-        # JSON knows no NaN; a loss that was there and is none any more is not a number.
+    elif _is_nan(seen):
         cells.append(("NaN", "loss: the training has gone wrong"))
     if record.attempt and record.attempt.ended_at and not seen.live:
         took = record.attempt.ended_at - record.began_at
         cells.append((clock(record.attempt.ended_at), f"ended, after {duration(took)}" if record.began_at else "ended"))
     elif status.heartbeat_at:
-        cells.append((ago(status.heartbeat_at, now), "last step" if status.step else "last sign of progress"))
+        begun = record.attempt.first_step if record.attempt else 0
+        cells.append((ago(status.heartbeat_at, now), "last step" if status.step > begun else "last sign of progress"))
     if seen.live and status.step:
         cells += saves.at_risk(seen, now)
-    if status.host:
-        cells.append((memory(status.host.disk_free_bytes), f"disk left{saves.next_save(status) if seen.live else ''}"))
+    if status.host and seen.live:  # else it was measured then, and may be otherwise now
+        cells.append((memory(status.host.disk_free_bytes), f"disk left{saves.next_save(status)}"))
     inner = "".join(f"<div><b>{value}</b><span>{text}</span></div>" for value, text in cells)
     return f"<div class='wd-numbers'>{inner}</div>" if cells else ""
 

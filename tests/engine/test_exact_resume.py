@@ -174,6 +174,19 @@ def test_resuming_over_the_dead_heeds_what_is_asked(training: Training) -> None:
     assert training.lineage == list(range(1, 241))
 
 
+def test_who_goes_back_to_an_earlier_training_stays_with_it(training: Training) -> None:
+    """A second training was begun in the same folder, and is left for the first one, which then crashes."""
+    finished_exactly(training, training.run())
+    assert training.run("--from-beginning", faults="crash@60", auto_resume=False).ends() != 0
+    before = len(training.executed)
+    earlier = "demo-lora-000005-state"
+    resumed = training.supervise("resume", str(training.run_folder), "--from", earlier, faults="crash@206")
+    assert resumed.ends() == 0, resumed.output
+    assert [step for _, step in training.executed[before:]] == [*range(201, 206), *range(201, 241)]
+    assert "goes on from epoch 5 (step 200); 5 steps to train again." in training.events("resumed")[-1]
+    training.nothing_left()
+
+
 # options that cannot be seen, and a start of the script's own
 
 

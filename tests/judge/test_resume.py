@@ -23,7 +23,9 @@ from fluxgym_watchdog.judge.resume import (
     absolute_step,
     ahead_of,
     cures,
+    going_back,
     ledger_line,
+    may_be_chosen,
     nothing_left,
     placed,
     start_points,
@@ -520,6 +522,27 @@ def test_what_was_seen_being_written_is_this_training_s_whatever_the_clock_says(
     old = state(2, 80, saved_at=NOW - 5000)
     assert by_name(record(), old)[old.name][1] == EARLIER
     assert by_name(record(ledger=(LedgerLine(old.stamp, 80, 1),)), old)[old.name] == (80, "")
+
+
+def test_going_back_to_an_earlier_training_makes_it_this_one() -> None:
+    own, chosen, further = state(1, 40), state(4, 160, saved_at=NOW - 6000), state(5, 200, saved_at=NOW - 5000)
+    found = placed((own, chosen, further), record(), ASKED)
+    assert [c.aside for c in found] == ["", EARLIER, EARLIER]
+    quarantined, ledger = going_back(record(), StartPoint(chosen.stamp, 160, counted_from=160), found)
+    run = record(quarantined=quarantined, ledger=ledger, attempts=(attempt(), attempt(2, first_step=160)))
+    assert by_name(run, own, chosen, further) == {
+        own.name: (40, QUARANTINED),
+        chosen.name: (160, ""),
+        further.name: (200, f"{QUARANTINED}"),
+    }
+    assert stamps(points(run, own, chosen, further)) == [chosen.stamp, None]
+
+
+def test_the_end_of_an_earlier_training_can_be_chosen_by_nobody() -> None:
+    (end,) = placed((final_state(6, 240, saved_at=NOW - 5000),), record(), ASKED)
+    assert end.aside == f"{EARLIER}, and {NOTHING_LEFT}"
+    assert not may_be_chosen(end)
+    assert points(record(), end, chosen=end.name) == []
 
 
 def test_going_back_by_epochs_leaves_later_epochs_behind() -> None:

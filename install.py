@@ -75,6 +75,7 @@ class RefusedError(Exception):
 
 def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
+    sys.setrecursionlimit(max(5000, sys.getrecursionlimit()))  # an elif is one level deeper in the tree than the last
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # no path may end an install half-way, by being printed
@@ -161,6 +162,10 @@ def _parse_options(arguments: list[str]) -> argparse.Namespace:
         parser.error("--port and --folder belong to --demo")
     if options.purge and not options.uninstall:
         parser.error("--purge belongs to --uninstall")
+    if options.dry_run and (options.demo or options.status or options.doctor):
+        parser.error("--dry-run belongs to an install, --repair or --uninstall; the others change nothing of FluxGym's")
+    if not options.packages and (options.uninstall or options.status or options.doctor or options.demo):
+        parser.error("--no-packages belongs to an install or --repair")
     if options.gradio is not None:
         parser.error("--gradio belongs to --test")
     if options.port is not None and not 0 < options.port < 65536:
@@ -350,7 +355,8 @@ def print_status(folder: Path | None, *, python: Path | None = None) -> None:
                 print(f"  fault:   {fault} (--repair puts it right)")
             print(f"  updates: {survival}")
         except RefusedError as refused:
-            print(f"  updates: not known: {_without_secrets(str(refused))}")
+            why = "as the anchors are" if str(refused) == found else _without_secrets(str(refused))
+            print(f"  updates: not known: {why}")
     print(f"  GPU:     {_gpu_reading(folder, python)}")
 
 
@@ -363,7 +369,7 @@ def run_demo(port: int | None, folder: Path | None) -> None:
     app: subprocess.Popen[bytes] | None = None
     try:
         variables = _create_demo(python, root)
-        install(root, yes=True)
+        install(root, yes=True, packages=False)
         sys.stdout.flush()
         port = port or _free_port()
         variables |= {"GRADIO_SERVER_NAME": "127.0.0.1", "GRADIO_SERVER_PORT": str(port)}
@@ -450,7 +456,10 @@ def patch(source: bytes, *, edited_too: bool = False) -> bytes:
         text = re.sub(r"\bLogsViewRunner\b", anchor.name or "LogsViewRunner", snippet(anchor.block))
         own_ending = _line_ending(lines[anchor.line - 1])
         ending = own_ending or usual_ending or b"\n"
-        inner = [anchor.indent + line.encode(encoding) if line else b"" for line in text.split("\n")[1:-1]]
+        try:
+            inner = [anchor.indent + line.encode(encoding) if line else b"" for line in text.split("\n")[1:-1]]
+        except UnicodeEncodeError as error:  # the name of the class, in Python's normal form
+            raise RefusedError(f"app.py: {anchor.name} cannot be written in {encoding}; {COMMAND_LINE}") from error
         block = _frame(anchor.block, inner, indent=anchor.indent, added="" if own_ending else "newline")
         framed = ending.join(block)
         if own_ending:
@@ -481,8 +490,12 @@ def snippet(block: str) -> str:
 
 
 def _framed(name: str) -> str:
-    text = (HERE / "patches" / name).read_text(encoding="utf-8")
-    return text[text.index("# >>> ") :].rstrip("\n")
+    path = HERE / "patches" / name
+    text = path.read_text(encoding="utf-8")
+    begin = text.find("# >>> ")
+    if begin < 0:
+        raise RefusedError(f"{path}: is damaged; use the install.py of a fresh download")
+    return text[begin:].rstrip("\n")
 
 
 def _inner(name: str) -> str:
@@ -568,6 +581,8 @@ def _last_in_tabs(tree: ast.Module, lines: list[bytes]) -> Anchor:
         at = ", ".join(str(node.lineno) for node in found)
         raise RefusedError(f"app.py has not one outermost `with gr.Tabs():` but {len(found)} (lines {at})")
     suite = found[0].body
+    if not _makes_tabs(tree)(found[0].items[-1].context_expr):
+        raise RefusedError(f"app.py line {found[0].lineno}: the `with` of gr.Tabs() opens more inside of it")
     if isinstance(suite[-1], (ast.Return, ast.Raise, ast.Continue, ast.Break)):
         raise RefusedError(f"app.py line {suite[-1].lineno}: what comes after the last tab would never be reached")
     return _anchor_after("tab", suite, len(suite) - 1, lines, what="the last statement in gr.Tabs()")
@@ -588,7 +603,8 @@ def _anchor_after(
     start = suite[first]
     line = lines[start.lineno - 1]
     indent = line[: len(line) - len(line.lstrip(b" \t\f"))]
-    if len(indent) != start.col_offset:  # both count bytes, and white space is one byte each
+    goes_on = start.lineno > 1 and lines[start.lineno - 2].rstrip(b"\r\n").endswith(b"\\")
+    if goes_on or len(indent) != start.col_offset:  # both count bytes, and white space is one byte each
         raise RefusedError(f"app.py line {start.lineno}: {what} is on the same line as the statement around it")
     return Anchor(block, suite[last].end_lineno or start.lineno, indent, name)
 
@@ -603,13 +619,14 @@ def _suites(tree: ast.AST) -> Iterator[list[ast.stmt]]:
                 yield from _suites(child)
 
 
-def _outermost_tabs(tree: ast.Module) -> Iterator[ast.With | ast.AsyncWith]:
+def _makes_tabs(tree: ast.Module) -> Callable[[ast.expr], bool]:
+    """What tells whether an expression is gr.Tabs(), under whatever name it was imported."""
     modules, classes = set(), set()
     for statement in (statement for suite in _suites(tree) for statement in suite):
         if isinstance(statement, ast.Import):
             modules |= {alias.asname or alias.name for alias in statement.names if alias.name == "gradio"}
         elif isinstance(statement, ast.ImportFrom) and (statement.module or "").split(".")[0] == "gradio":
-            classes |= {alias.asname or alias.name for alias in statement.names if alias.name == "Tabs"}
+            classes |= {alias.asname or "Tabs" for alias in statement.names if alias.name in ("Tabs", "*")}
 
     def makes_tabs(expression: ast.expr) -> bool:
         function = expression.func if isinstance(expression, ast.Call) else None
@@ -617,6 +634,11 @@ def _outermost_tabs(tree: ast.Module) -> Iterator[ast.With | ast.AsyncWith]:
             return function.attr == "Tabs" and isinstance(function.value, ast.Name) and function.value.id in modules
         return isinstance(function, ast.Name) and function.id in classes
 
+    return makes_tabs
+
+
+def _outermost_tabs(tree: ast.Module) -> Iterator[ast.With | ast.AsyncWith]:
+    makes_tabs = _makes_tabs(tree)
     pending: list[ast.AST] = [tree]
     while pending:
         node = pending.pop(0)
@@ -702,7 +724,8 @@ def _find_blocks(source: bytes, file: str = "app.py") -> list[Block]:
                 break
             followed = number < len(lines)
             end = offset + len(line) - len(ending) * (added == "newline" and followed)
-            edited = marker[4] is not None and marker[4] != _checksum(lines[first : number - 1])
+            inner = lines[first : number - 1]
+            edited = marker[4] != _checksum(inner) if marker[4] else not _is_as_given(name, inner)
             blocks.append(Block(name, start, end, first, number, added, edited))
             begun = None
         offset, ending_before = offset + len(line), ending
@@ -720,7 +743,7 @@ def _check_unedited(block: Block, file: str, *, edited_too: bool) -> None:
     if block.edited and not edited_too:
         raise RefusedError(
             f"{file} line {block.first_line}: the fluxgym-watchdog block '{block.name}' was edited by hand. Move what "
-            "is yours out of it, or have --repair put it back as it was (the edited file is kept beside it)"
+            "is yours out of it, have --repair put it back as it was (the edited file is kept beside it), or delete it"
         )
 
 
@@ -734,6 +757,20 @@ def _frame(name: str, inner: list[bytes], *, indent: bytes = b"", added: str = "
     opening, closing = f"# >>> fluxgym-watchdog: {name}{note} >>>", f"# <<< fluxgym-watchdog: {name} "
     before = _SECTION + b" " if name == "git-config" else indent
     return [before + opening.encode(), *inner, indent + closing.encode() + _checksum(inner) + b" <<<"]
+
+
+def _is_as_given(name: str, inner: list[bytes]) -> bool:
+    """Whether a block without a checksum, which somebody inserted by hand, is the one that he was given.
+
+    For "LogsViewRunner" he may have put another name.
+    """
+    try:
+        given = _inner(_SNIPPETS[name]).encode().splitlines()
+    except KeyError:
+        return True  # another version's
+    bound = re.compile(rb"^(\s*)\w+( = _fluxgym_watchdog_supervise\()\w+\)", re.MULTILINE)
+    one, other = (_checksum([bound.sub(rb"\1R\2R)", line) for line in lines]) for lines in (given, inner))
+    return one == other
 
 
 def _checksum(lines: list[bytes]) -> bytes:
@@ -778,7 +815,10 @@ def patch_requirements(source: bytes, *, edited_too: bool = False) -> bytes:
     """`source` with what the watchdog needs beyond FluxGym, unless it is named there already."""
     original = unpatch(source, edited_too=edited_too, file="requirements.txt")
     named = re.search(rb"(?im)^[ \t]*nvidia[-_.]ml[-_.]py\b(?![-_.])", original)
-    if named or b"\0" in original or original.rstrip().endswith(b"\\"):  # UTF-16; a line that goes on
+    strict = re.search(
+        rb"(?m)(?:^|\s)--(?:hash|require-hashes|no-index)\b", original
+    )  # one line without would fail all
+    if named or strict or b"\0" in original or original.rstrip().endswith(b"\\"):  # UTF-16; a line that goes on
         return original
     return _add_block(original, "requirements", _inner("requirements.txt"), "requirements.txt")
 
@@ -840,15 +880,18 @@ def filter_for_git(direction: str = "", path: str = "", *_: str) -> int:
 def filtered(direction: str, name: str, content: bytes) -> tuple[bytes, str]:
     """A file on its way into git (`clean`: without our blocks) or out of it (`smudge`: with them).
 
-    What is not understood passes unchanged; on its way out, the reason comes with it.
+    What is not understood passes unchanged, and the reason comes with it.
     """
     try:
         if direction == "clean":
-            return unpatch(content, file=name), ""
+            edited = [block for block in _find_blocks(content, name) if block.edited]
+            rest = unpatch(content, file=name, but=frozenset(block.name for block in edited))
+            told = "".join(f"line {b.first_line}: the block '{b.name}' was edited, so git sees it. " for b in edited)
+            return rest, f"{told}To put it back as it was: install.py --repair" if edited else ""
         if direction == "smudge" and name in _FILTERED and not _find_blocks(content, name):
             return _FILTERED[name](content), ""
     except RefusedError as refused:
-        return content, str(refused) if direction == "smudge" else ""
+        return content, str(refused)
     return content, ""
 
 
@@ -857,11 +900,11 @@ def _find_local(folder: Path) -> Local | None:
     for top in (folder.resolve(), *folder.resolve().parents):
         found = top / ".git"
         if found.is_file():  # a linked work tree or a submodule: it names the place
-            named = found.read_text(encoding="utf-8", errors="surrogateescape").removeprefix("gitdir:").strip()
+            named = os.fsdecode(found.read_bytes()).removeprefix("gitdir:").strip()
             found = top / named
         if (found / "HEAD").is_file():
             common = found / "commondir"
-            shared = found / common.read_text(encoding="utf-8").strip() if common.is_file() else found
+            shared = found / os.fsdecode(common.read_bytes()).strip() if common.is_file() else found
             return Local(top, shared.resolve())
     return None
 
@@ -884,7 +927,9 @@ def _find_repository(folder: Path) -> Repository | None:
             return None
         hint = ". Run install.py as the user who owns the folder" if "ownership" in reason else ""
         raise RefusedError(f"{real}: git refuses: {reason}{hint}")
-    prefix = os.fsdecode(told.stdout).split("\n")[0]
+    prefix = os.fsdecode(told.stdout).removesuffix("\n")
+    if "\n" in prefix:
+        raise RefusedError(f"{real}: a name with a line break in it cannot stand in git's attributes")
     staged = _git(git, real, "ls-files", "-s", "-z", "--", *_FILTERED).stdout.split(b"\0")
     modes = {os.fsdecode(name): mode for mode, _, name in (entry.partition(b"\t") for entry in staged)}
     names = [name for name in _FILTERED if modes.get(name, b"120000")[:6] != b"120000"]  # git filters no links
@@ -1053,9 +1098,7 @@ def _is_as_staged(repository: Repository, folder: Path, name: str) -> bool:
 
 def _other_worktrees_use(local: Local, folder: Path) -> bool:
     """Work trees of one repository share its configuration."""
-    linked = [
-        path.parent / path.read_text(encoding="utf-8").strip() for path in local.shared.glob("worktrees/*/gitdir")
-    ]
+    linked = [path.parent / os.fsdecode(path.read_bytes()).strip() for path in local.shared.glob("worktrees/*/gitdir")]
     tops = {place.parent.resolve() for place in (local.shared, *linked)} - {local.top}
     return any(_read_record(top / folder.resolve().relative_to(local.top) / PACKAGE) for top in tops)
 
@@ -1064,14 +1107,17 @@ def _git(git: str, folder: Path, *arguments: str, given: bytes = b"") -> subproc
     elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
     variables = {name: value for name, value in os.environ.items() if name not in elsewhere}
     variables |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"}  # looking writes nothing
-    return subprocess.run([git, *arguments], cwd=folder, env=variables, input=given, capture_output=True, check=False)
+    command = [git, "-c", "core.safecrlf=false", *arguments]  # a warning of line endings would be an error here
+    return subprocess.run(command, cwd=folder, env=variables, input=given, capture_output=True, check=False)
 
 
 # FluxGym's Python ---------------------------------------------------------------------------------
 
 _VERSIONS = """\
 import importlib.metadata as metadata, json, sys
-found = {(d.metadata["Name"] or "").lower().replace("_", "-"): d.version for d in metadata.distributions()}
+found = {}
+for d in metadata.distributions():  # in the order of the path: of two copies the first is the one that is imported
+    found.setdefault((d.metadata["Name"] or "").lower().replace("_", "-"), d.version)
 print(json.dumps({"python": sys.version.split()[0]} | found))
 """
 
@@ -1103,7 +1149,7 @@ def _choose_package(folder: Path, named: Path | None) -> Package:
     if hasattr(os, "geteuid") and (owner := python.parent.stat().st_uid) != os.geteuid():
         return Package(None, f"{NEEDED} is not installed, as {python} belongs to user {owner}; {without}")
     command = [*_pip(python, present), "install", "--dry-run", "--report", "-", *_PIP_OPTIONS, NEEDED]
-    tried = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)
+    tried = _run(command, PIP_LIMIT_S)
     planned: dict[str, str] = {}
     with contextlib.suppress(ValueError, KeyError, TypeError):
         report = json.loads(tried.stdout)
@@ -1128,7 +1174,7 @@ def _install_package(choice: Package, folder: Path) -> None:
         return
     print(f"Installing {NEEDED} ...", flush=True)
     command = [*_pip(choice.python, _versions(choice.python)), "install", *_PIP_OPTIONS, NEEDED]
-    done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)
+    done = _run(command, PIP_LIMIT_S)
     if done.returncode:
         print(f"Note: pip failed ({_pips_reason(done.stderr)}); the GPU is read through nvidia-smi")
         return
@@ -1138,7 +1184,7 @@ def _install_package(choice: Package, folder: Path) -> None:
 def _pip(python: Path, present: dict[str, str]) -> list[str]:
     """The pip of FluxGym's Python; where it has none, as uv makes environments, that of the Python behind this one."""
     if "pip" in present:
-        return [str(python), "-I", "-m", "pip"]
+        return [str(python), "-m", "pip"]
     return [(_base_pythons() or [sys.executable])[0], "-I", "-m", "pip", "--python", str(python)]
 
 
@@ -1170,7 +1216,7 @@ def _fluxgym_python(folder: Path, named: Path | None = None) -> Path | None:
 def _versions(python: Path) -> dict[str, str]:
     """The versions of what a Python has installed, by name, and its own as "python"; nothing if it does not run."""
     try:
-        told = subprocess.run([str(python), "-I", "-B", "-c", _VERSIONS], capture_output=True, check=False)
+        told = _run([str(python), "-B", "-c", _VERSIONS])
         versions: dict[str, str] = json.loads(told.stdout)
     except (OSError, ValueError):
         return {}
@@ -1267,8 +1313,11 @@ def _judge_versions(python: Path | None, versions: dict[str, str]) -> Iterator[t
         missing = " and ".join(name for name in ("accelerate", "torch") if name not in versions)
         yield "bad", f"{missing} missing there, and so nothing can be trained: {REINSTALL}"
     elif _at_least(accelerate, 0, 32) and not _at_least(accelerate, 0, 34) and _at_least(torch, 2, 6):
-        trouble = f"accelerate {accelerate} with torch {torch}: a resume dies with KeyError: 'step' unless"
-        yield "bad", f"{trouble} TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 is set where FluxGym is started; update accelerate"
+        trouble = f"accelerate {accelerate} with torch {torch}: a resume by hand dies with KeyError: 'step'"
+        yield "note", f"{trouble}; the watchdog's does not, as it sets what helps. To update accelerate is better"
+    elif not _at_least(accelerate, 1, 1) and _at_least(torch, 2, 6):
+        trouble = f"accelerate {accelerate} with torch {torch}: a resume by hand leaves the random state behind"
+        yield "note", f"{trouble}; the watchdog's does not, as it sets what helps. To update accelerate is better"
     else:
         yield "ok", f"accelerate {accelerate} with torch {torch} resumes, as far as is known"
 
@@ -1276,7 +1325,7 @@ def _judge_versions(python: Path | None, versions: dict[str, str]) -> Iterator[t
 def _judge_gpu(python: Path | None, versions: dict[str, str]) -> Iterator[tuple[str, str]]:
     if python is not None and NEEDED in versions:
         probe = "import pynvml as n; n.nvmlInit(); print(n.nvmlDeviceGetCount(), n.nvmlSystemGetDriverVersion())"
-        told = subprocess.run([str(python), "-I", "-c", probe], capture_output=True, check=False)
+        told = _run([str(python), "-c", probe])
         if told.returncode == 0:
             count, _, driver = _text(told.stdout).partition(" ")
             yield "ok", f"NVIDIA's driver library answers: {count} GPU(s), driver {driver}"
@@ -1290,7 +1339,7 @@ def _judge_gpu(python: Path | None, versions: dict[str, str]) -> Iterator[tuple[
     if smi is not None and _succeeds([smi, "-L"]):
         yield "ok", "nvidia-smi answers"
     else:
-        found = "answers with an error" if smi else "is not on the PATH"
+        found = "answers with an error, or not at all," if smi else "is not on the PATH"
         advice = (
             "install NVIDIA's driver, or give the container the GPU; until then trainings are watched by progress alone"
         )
@@ -1308,11 +1357,11 @@ def _judge_disk(folder: Path) -> Iterator[tuple[str, str]]:
     text = f"{free_gb:.0f} GB are free for {outputs}; a saved state takes 0.1 to 0.3 GB, two are kept"
     yield "bad" if free_gb < 2 else "note" if free_gb < 10 else "ok", text
     kind = _file_system(outputs.resolve())
-    if kind in NETWORK or (kind.startswith("fuse.") and kind != "fuse.fuseblk"):
-        yield (
-            "note",
-            f"{outputs} is on a network file system ({kind}): when it stalls the training does, and is told so",
+    if kind in NETWORK or (kind.startswith("fuse") and kind not in ("fuseblk", "fuse.fuseblk")):
+        text = (
+            f"{outputs} is on a network file system ({kind}), as far as can be told: when it stalls the training does"
         )
+        yield "note", f"{text}, and is told so. A quota there is not seen"
     else:
         yield "ok", f"{outputs} is on a local file system" + (f" ({kind})" if kind else "")
 
@@ -1342,11 +1391,11 @@ def _judge_reach(app: Path) -> Iterator[tuple[str, str]]:
     with contextlib.suppress(RefusedError):
         for node in ast.walk(_parse(app.read_bytes(), "app.py")):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "launch":
-                given = {k.arg: k.value.value for k in node.keywords if k.arg and isinstance(k.value, ast.Constant)}
-                ways += ["app.py launches with share=True"] if given.get("share") is True else []
-                name = given.get("server_name")
-                if isinstance(name, str) and name not in LOCAL:
-                    ways.append(f"app.py launches on {name}")
+                given = {k.arg: k.value for k in node.keywords if k.arg in ("share", "server_name")}
+                for argument, value in given.items():
+                    constant = value.value if isinstance(value, ast.Constant) else value
+                    if constant not in (None, False, *LOCAL):  # what is no constant may be anything
+                        ways.append(f"app.py launches with {argument}={ast.unparse(value)}")
     served = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
     ways += [f"GRADIO_SERVER_NAME is {served}"] if served not in LOCAL else []
     ways += ["GRADIO_SHARE is set"] if os.environ.get("GRADIO_SHARE", "").lower() == "true" else []
@@ -1408,7 +1457,7 @@ def _is_fluxgym(folder: Path) -> bool:
     if _read_record(folder / PACKAGE):
         return True
     with contextlib.suppress(OSError):
-        text = (folder / "app.py").read_bytes()
+        text = (folder / "app.py").read_bytes() if (folder / "app.py").is_file() else b""
         return b"gradio" in text and re.search(rb"LogsViewRunner|sd-scripts|flux_train_network", text) is not None
     return False
 
@@ -1445,31 +1494,44 @@ def _apply(edits: list[Edit]) -> None:
 
     What cannot be taken back is named.
     """
-    done: list[Edit] = []
+    begun: list[Edit] = []
     try:
         for edit in edits:
             if edit.after != edit.before:
+                begun.append(edit)
                 _change_file(edit)
-                done.append(edit)
-    except BaseException:  # Ctrl+C too
-        for edit in reversed(done):
-            try:
-                _change_file(Edit(edit.path, edit.after, edit.before))
-            except (OSError, RefusedError) as error:
-                print(f"{edit.path}: could not be taken back and stays changed ({error})", file=sys.stderr)
+    except BaseException:  # Ctrl+C too; a second one must not end the taking back half-way
+        with _undisturbed():
+            for edit in reversed(begun):
+                try:
+                    if (edit.path.read_bytes() if edit.path.exists() else None) != edit.before:
+                        _change_file(Edit(edit.path, edit.after, edit.before))
+                except (OSError, RefusedError) as error:
+                    print(f"{edit.path}: could not be taken back and stays changed ({error})", file=sys.stderr)
         raise
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    try:
+        handlers = {ending: signal.signal(ending, signal.SIG_IGN) for ending in _endings()}
+    except ValueError:  # not the main thread, to which signals come
+        handlers = {}
+    try:
+        yield
+    finally:
+        for ending, handler in handlers.items():
+            signal.signal(ending, handler)
 
 
 def _change_file(edit: Edit) -> None:
     if edit.after is None:
+        _check_as_expected(edit.path, edit.before)
         edit.path.unlink()
         if edit.path.parent.name == "info":  # .git/info, which _replace_file may have made
             with contextlib.suppress(OSError):
                 edit.path.parent.rmdir()
     else:
-        lock = edit.path.with_name("config.lock")
-        if edit.path.name == "config" and lock.exists():
-            raise RefusedError(f"{lock}: is there, so git is writing its configuration, or a killed git has left it")
         _replace_file(edit.path, edit.before, edit.after)
 
 
@@ -1598,7 +1660,16 @@ def _not_copied(folder: str, names: list[str]) -> set[str]:
 
 
 def _copy_filter(local: Local) -> None:
-    with _new_folder(local.program.parent, local.shared.stat()) as new:
+    folder = local.program.parent
+    if folder.is_dir():  # without it, if only for a moment, git would commit the blocks
+        sources = {local.program: Path(__file__)}
+        sources |= {folder / "patches" / path.name: path for path in (HERE / "patches").iterdir() if path.is_file()}
+        for target, source in sources.items():
+            before = target.read_bytes() if target.exists() else None
+            if before != source.read_bytes():
+                _replace_file(target, before, source.read_bytes())
+        return
+    with _new_folder(folder, local.shared.stat()) as new:
         shutil.copy2(Path(__file__), new / local.program.name)
         shutil.copytree(HERE / "patches", new / "patches", ignore=_not_copied)
 
@@ -1653,17 +1724,59 @@ def _replace_file(path: Path, expected: bytes | None, content: bytes) -> None:
             os.fsync(file.fileno())
         _keep_owner(new, before or target.parent.stat())
         new.chmod(stat.S_IMODE(before.st_mode) if before else 0o644)
-        if (target.read_bytes() if target.exists() else None) != expected:
-            raise RefusedError(f"{target}: was changed by someone else in this moment; try again")
-        new.replace(target)
-    except BaseException:
+        with _gits_lock(new, target):
+            _check_as_expected(target, expected)
+            new.replace(target)
+    except BaseException as error:
         new.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # as for a full disk
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     if os.name == "posix":
         handle = os.open(target.parent, os.O_RDONLY)
         with contextlib.suppress(OSError):  # some network file systems cannot sync a folder
             os.fsync(handle)
         os.close(handle)
+
+
+@contextlib.contextmanager
+def _gits_lock(new: Path, target: Path) -> Iterator[None]:
+    """Holds git's lock on its configuration, so that it writes nothing between our look at the file and our change.
+
+    The lock is a second name of the new file: what a kill leaves is known by that as ours. See _remove_leftovers.
+    """
+    lock = target.with_name("config.lock")
+    if target.name != "config":
+        yield
+        return
+    try:
+        os.link(new, lock)
+    except FileExistsError as error:
+        reason = "is there, so git is writing its configuration, or a killed git has left it"
+        raise RefusedError(f"{lock}: {reason}") from error
+    except OSError:  # a file system without such names: then it is only looked whether git is at work
+        if lock.exists():
+            raise
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.unlink()
+
+
+def _remove_own_lock(config: Path) -> None:
+    """What a kill of ours has left of _gits_lock; git's own lock is no second name of anything."""
+    lock = config.with_name("config.lock")
+    if lock.is_file():
+        candidates = [config, *config.parent.glob(f"{TEMPORARY}*")]
+        if any(path.is_file() and path.samefile(lock) for path in candidates):
+            lock.unlink()
+
+
+def _check_as_expected(path: Path, expected: bytes | None) -> None:
+    if (path.read_bytes() if path.exists() else None) != expected:
+        raise RefusedError(f"{path}: was changed by someone else in this moment; try again")
 
 
 def _keep_owner(path: Path, owner: os.stat_result) -> None:
@@ -1713,8 +1826,10 @@ def _is_supervised(path: Path) -> bool:
                 import fcntl  # noqa: PLC0415 - exists on POSIX alone
 
                 fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
+    except (BlockingIOError, PermissionError):
         return True
+    except OSError:
+        return False  # a file system without locks, where nothing can be supervised
     return False
 
 
@@ -1722,6 +1837,7 @@ def _remove_leftovers(folder: Path, app: Path, local: Local | None) -> None:
     places = {folder.resolve(), app.resolve().parent}
     if local is not None:
         places |= {local.shared, local.attributes.parent.resolve()}
+        _remove_own_lock(local.config.resolve())
     for path in [path for place in places for path in place.glob(TEMPORARY + "*")]:
         if path.is_dir():
             shutil.rmtree(path)
@@ -1785,6 +1901,8 @@ def _print_plan(
 
 
 def _describe_change(edit: Edit) -> str:
+    if edit.path.name == "requirements.txt" and edit.after and NEEDED.encode() not in edit.after.replace(b"\0", b""):
+        return f"takes no line of ours (hashes, UTF-16, or its last line goes on), so {NEEDED} is not in it; unchanged"
     if edit.before == edit.after:
         return "has it already; unchanged"
     if edit.after is None:
@@ -1945,9 +2063,28 @@ def prepare_venv(name: str, requirements: list[str]) -> str:
 
 def _succeeds(command: list[str]) -> bool:
     try:
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+        return _run(command).returncode == 0
     except OSError:
         return False
+
+
+LIMIT_S, PIP_LIMIT_S = 30, 600
+"""How long a program that is asked for something may take: one that asks a driver may never answer."""
+
+
+def _run(command: list[str], limit_s: float = LIMIT_S) -> subprocess.CompletedProcess[bytes]:
+    """Runs a program in an empty folder, where nothing can be taken for a module of Python's. Raises OSError.
+
+    One that does not answer in time is ended, and has failed with that as its reason.
+    """
+    with tempfile.TemporaryDirectory() as nowhere:
+        try:
+            return subprocess.run(
+                command, cwd=nowhere, capture_output=True, stdin=subprocess.DEVNULL, check=False, timeout=limit_s
+            )
+        except subprocess.TimeoutExpired:
+            reason = f"{command[0]} does not answer in {limit_s:g} s"
+            return subprocess.CompletedProcess(command, 1, b"", reason.encode())
 
 
 def _run_quietly(command: list[str], title: str, advice: str) -> None:

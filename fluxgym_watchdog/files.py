@@ -112,15 +112,15 @@ def locked(file: IO[bytes], *, shared: bool) -> bool:
     return True
 
 
-def last_lines(path: Path, limit: int, bytes_each: int) -> list[str]:
-    """The newest lines of a file, oldest first; none where it cannot be read."""
+def last_lines(path: Path, most_bytes: int) -> list[str]:
+    """The lines within the last bytes of a file, oldest first; none where it cannot be read."""
     try:
         must_be_file(path)
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            start = max(0, size - limit * bytes_each)
+            start = max(0, size - most_bytes)
             file.seek(start)
             lines = file.read().decode("utf-8", "replace").split("\n")
     except OSError:
         return []
-    return [line for line in lines[1 if start else 0 :] if line][-limit:]
+    return [line for line in lines[1 if start else 0 :] if line]

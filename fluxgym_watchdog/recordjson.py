@@ -99,13 +99,19 @@ def _reader(declared: Any) -> Callable[[Any], Any]:
         return lambda found: decode(cast(type, declared), found)
     if declared is float:
         return lambda found: _float(found) if type(found) is int else _checked(found, float, declared)
+    if declared is int:
+        return lambda found: _bounded(_checked(found, int, declared))
     return lambda found: _checked(found, declared, declared)
 
 
 def _float(found: int) -> float:
+    return float(_bounded(found))
+
+
+def _bounded(found: int) -> int:
     if abs(found) > LARGEST_NUMBER:
-        raise ValueError(f"{str(found)[:20]}… is too large")
-    return float(found)
+        raise ValueError("a number is too large")
+    return found
 
 
 def _checked(found: Any, kind: type, declared: Any) -> Any:

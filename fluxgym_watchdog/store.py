@@ -35,6 +35,8 @@ __all__ = ["FOLDER", "Held", "Store", "plain"]
 
 FOLDER = ".watchdog"
 
+EVENTS_BYTES, SAVES_READ = 800_000, 2000
+"""So much of the timeline's end is read, and at most so many lines of saved checkpoints."""
 EVIDENCE_KEPT = 20
 _A_LOOK = re.compile(r"\d{8}-\d{6}")
 """The name of a closer look's folder: when it was."""
@@ -118,12 +120,21 @@ class Store:
             os.fsync(file.fileno())
 
     def read_events(self, limit: int = 200) -> list[Event]:
-        """The newest events, oldest first; lines cut off by a crash are left out."""
-        events = []
-        for line in last_lines(self.folder / "events.jsonl", limit, bytes_each=4096):
+        """The newest events, oldest first; lines cut off by a crash are left out.
+
+        Saved checkpoints do not count against the limit: a night of them must not push out what happened before.
+        """
+        events: list[Event] = []
+        left = {True: SAVES_READ, False: limit}
+        for line in reversed(last_lines(self.folder / "events.jsonl", EVENTS_BYTES)):
             with contextlib.suppress(ValueError, RecursionError):
-                events.append(decode(Event, json.loads(line)))
-        return events
+                event = decode(Event, json.loads(line))
+                left[event.kind == "checkpoint"] -= 1
+                if left[event.kind == "checkpoint"] >= 0:
+                    events.append(event)
+            if left[False] <= 0:
+                break
+        return events[::-1]
 
     # samples.csv
 

@@ -9,7 +9,9 @@ try:
     from fluxgym_watchdog import supervise as _fluxgym_watchdog_supervise
 
     LogsViewRunner = _fluxgym_watchdog_supervise(LogsViewRunner)
-except (Exception, SystemExit) as _fluxgym_watchdog_error:
+except KeyboardInterrupt:
+    raise
+except BaseException as _fluxgym_watchdog_error:
     globals()["_fluxgym_watchdog_off"] = True
     print(f"FluxGym Watchdog is off, FluxGym runs without it: {_fluxgym_watchdog_error!a}")
 # <<< fluxgym-watchdog: supervise <<<

@@ -10,7 +10,9 @@ try:
     from fluxgym_watchdog import mount as _fluxgym_watchdog_mount
 
     _fluxgym_watchdog_mount(_fluxgym_watchdog_path(__file__).absolute().parent)
-except (Exception, SystemExit) as _fluxgym_watchdog_error:
+except KeyboardInterrupt:
+    raise
+except BaseException as _fluxgym_watchdog_error:
     if not globals().get("_fluxgym_watchdog_off"):
         print(f"FluxGym Watchdog has no tab, FluxGym runs without it: {_fluxgym_watchdog_error!a}")
 # <<< fluxgym-watchdog: tab <<<

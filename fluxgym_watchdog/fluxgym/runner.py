@@ -13,6 +13,7 @@ from typing import Any
 
 from fluxgym_watchdog.act.launch import LOG_NAME
 from fluxgym_watchdog.fluxgym.runs import SCRIPT_NAMES
+from fluxgym_watchdog.observe.logtext import ShownLine
 from fluxgym_watchdog.observe.trainlog import TextFollower
 from fluxgym_watchdog.records import RunRecord, RunState
 from fluxgym_watchdog.store import Held, Store
@@ -24,8 +25,6 @@ QUEUED_START_S = 15.0
 QUEUED_START = "This run has finished just now. To train it again from the beginning, press Start once more."
 """Gradio serves one Start at a time: one that was pressed during a training comes in the moment that it ends, and would
 train over what has just been finished."""
-BAR = re.compile(r"\s*([^|%]*?):?\s*\d+%\|")
-"""A redraw of a progress bar, and what stands before its percentage: `steps:   5%|`."""
 SHOWN_AFTER_JOINING_BYTES = 64_000
 GONE_AFTER_S = 10.0
 """A run without a readable record that nobody supervises for so long is no longer followed."""
@@ -138,15 +137,10 @@ def _follow(runner: Any, store: Store, offset: int) -> Generator[Any, None, RunR
         time.sleep(FOLLOW_EVERY_S)
 
 
-def without_redraws(lines: Sequence[str]) -> list[str]:
+def without_redraws(lines: Sequence[ShownLine]) -> list[str]:
     """The lines without those redraws of a progress bar that the next line replaces."""
-    kept = [line for line, after in pairwise(lines) if not (BAR.match(line) and _bar(line) == _bar(after))]
-    return [*kept, *lines[-1:]]
-
-
-def _bar(line: str) -> str:
-    found = BAR.match(line)
-    return found.group(1) if found else ""
+    kept = [line for (line, bar), (_, after) in pairwise(lines) if bar is None or bar != after]
+    return [*kept, *(line for line, _ in lines[-1:])]
 
 
 def _exit_code(record: RunRecord | None) -> int:

@@ -19,12 +19,12 @@ class NotARun(ValueError):
 
 def find_runs(outputs: Path) -> list[Path]:
     """The run folders under an outputs folder, the newest activity first. Raises OSError if it cannot be listed."""
-    found = []
+    found, top = [], os.path.realpath(outputs)  # not Path.resolve(), which raises for a link to itself
     with os.scandir(outputs) as entries:
         for entry in entries:
             if entry.name in NOT_RUNS or entry.name.startswith("."):
                 continue
-            if entry.is_symlink() and Path(entry.path).resolve().parent == outputs.resolve():
+            if entry.is_symlink() and os.path.dirname(os.path.realpath(entry.path)) == top:  # noqa: PTH120
                 continue  # another name for a run that is found by its own
             touched = _touched(entry.path)
             if touched is not None:

@@ -15,6 +15,10 @@ PIECE_LIMIT = 65_536
 """Characters after which a piece without an end is cut, so that no output can fill the memory."""
 
 
+ShownLine = tuple[str, "str | None"]
+"""A line as it is shown, and the label of the bar in it; None for a line that is no bar's."""
+
+
 class Splitter:
     """Splits text that comes in any chunks at CR and LF; `rest` is the piece that has not ended yet."""
 
@@ -81,13 +85,13 @@ def bars_and_text(cleaned: str) -> list[Bar | str]:
     return parts
 
 
-def display_lines(pieces: Iterable[str]) -> list[tuple[str, str | None]]:
+def display_lines(pieces: Iterable[str]) -> list[ShownLine]:
     """The pieces as lines to show, each with its bar's label, or None for a line that is no bar's.
 
     Text glued to a bar becomes a line of its own. The gap that rich leaves before a source's name on a wide terminal
     is closed.
     """
-    lines: list[tuple[str, str | None]] = []
+    lines: list[ShownLine] = []
     for piece in pieces:
         cleaned = clean(piece)
         ends = [found.end() for found in _BAR.finditer(cleaned)]
@@ -101,7 +105,7 @@ def display_lines(pieces: Iterable[str]) -> list[tuple[str, str | None]]:
     return lines
 
 
-def keep_newest(lines: list[tuple[str, str | None]], line: str, label: str | None, limit: int) -> None:
+def keep_newest(lines: list[ShownLine], line: str, label: str | None, limit: int) -> None:
     """Adds a line to the newest `limit` ones; of a bar that is being redrawn only the newest redraw stays."""
     if label is not None:
         for at in range(len(lines) - 1, -1, -1):

@@ -60,14 +60,15 @@ def read_stat(pid: int) -> Stat | None:
 def read_io(pid: int) -> tuple[int, int] | None:
     """Bytes read and written so far.
 
-    Of the two counts the kernel keeps the larger is taken: what a network file system or the page cache serves is not
-    in `read_bytes`, what is mapped or swapped in is not in `rchar`.
+    The kernel keeps two counts, and both are added: what a network file system or the page cache serves is not in
+    `read_bytes`, what is mapped or swapped in is not in `rchar`. What is in both counts twice; what counts as a sign of
+    life is that it rises, and of the larger of the two alone that could not be seen while the other one rose.
     """
     try:
         words = _read(f"/proc/{pid}/io").split()
         count = dict(zip(words[::2], words[1::2], strict=True))
-        read = max(int(count[b"rchar:"]), int(count[b"read_bytes:"]))
-        return read, max(int(count[b"wchar:"]), int(count[b"write_bytes:"]))
+        read = int(count[b"rchar:"]) + int(count[b"read_bytes:"])
+        return read, int(count[b"wchar:"]) + int(count[b"write_bytes:"])
     except (OSError, ValueError, KeyError):
         return None
 

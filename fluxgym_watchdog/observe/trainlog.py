@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fluxgym_watchdog.observe.logparser import LogParser
-from fluxgym_watchdog.observe.logtext import Splitter, display_lines
+from fluxgym_watchdog.observe.logtext import ShownLine, Splitter, display_lines
 from fluxgym_watchdog.records import LogProgress
 
 __all__ = ["LogFollower", "LogParser", "TextFollower"]
@@ -61,17 +61,17 @@ class TextFollower:
         self._file = _Appended(path, offset)
         self._splitter = Splitter()
 
-    def poll(self) -> list[str]:
+    def poll(self) -> list[ShownLine]:
         """The lines completed since the last poll, of at most 1 MiB of text. Never raises OSError."""
         news = self._file.read(POLL_LIMIT_BYTES)
         if news.restarted:
             self._splitter = Splitter()
-        return [line for line, _ in display_lines(self._splitter.feed(news.text))]
+        return display_lines(self._splitter.feed(news.text))
 
-    def rest(self) -> list[str]:
+    def rest(self) -> list[ShownLine]:
         """The last line, which nothing has ended yet, once nothing more will come."""
         rest, self._splitter = self._splitter.rest, Splitter()
-        return [line for line, _ in display_lines([rest])]
+        return display_lines([rest])
 
 
 @dataclass(frozen=True, slots=True)

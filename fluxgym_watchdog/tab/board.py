@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -17,11 +18,13 @@ from fluxgym_watchdog.tab.seen import Seen
 from fluxgym_watchdog.tab.show import PARTS, Drawn, Part, Show, part
 from fluxgym_watchdog.tab.words import sendable
 
+log = logging.getLogger("fluxgym_watchdog.tab")
+
 SPANS: dict[str, float | None] = {"15 min": 900.0, "1 h": 3600.0, "6 h": 21600.0, "all": None}
 """The ranges to choose, in seconds; None: everything."""
 
-FEEDS = 6
-"""So many runs are kept read; the one not looked at for longest makes room."""
+FEEDS, WANTED_S = 6, 60.0
+"""So many runs are kept read, and all that were looked at within so many seconds."""
 
 NAMES_S = 6.0
 """The list of runs is made anew after so many seconds."""
@@ -54,15 +57,29 @@ class Board:
         self._drawn = Drawn()
         self._runs: dict[str, Path] = {}
         self._runs_at = 0.0
-        self._problem = ""
+        self._problem = self._failure = ""
         self._others = Others()
         self._in_need: dict[str, str] = {}
 
     def show(self, wanted: str | None, span: str, *, follow: bool = False, log_scale: bool = False) -> Show:
         """What a page that wants to see a run is shown; the newest run where there is none of that name.
 
-        With `follow` (nobody has picked the run) the newest run takes over as soon as the shown one is not live.
+        With `follow` (nobody has picked the run) the newest run takes over as soon as the shown one is not live. Never
+        raises: an error of ours is logged once, and shown in the card's place.
         """
+        try:
+            shown = self._show(wanted, span, follow=follow, log_scale=log_scale)
+        except Exception as error:  # the edge of the page, which would only stand still
+            failure = f"The tab failed at {wanted}: {error!r}"
+            if failure != self._failure:
+                log.exception("%s", failure)
+            self._failure = failure
+            card = part(view.note(f"{failure}. The training is watched all the same; FluxGym's console says more"))
+            return Show(wanted, tuple(self._runs), dict.fromkeys(PARTS, Part()) | {"card": card})
+        self._failure = ""
+        return shown
+
+    def _show(self, wanted: str | None, span: str, *, follow: bool, log_scale: bool) -> Show:
         span = span if span in SPANS else next(iter(SPANS))
         now, problem, settings = self._clock(), self._watchdogs_problem(), self._settings
         with self._lock:
@@ -73,7 +90,7 @@ class Board:
                 return Show(None, (), dict.fromkeys(PARTS, Part()) | {"card": nothing, "settings": form})
             newest = next(iter(runs))
             name = wanted if isinstance(wanted, str) and wanted in runs else newest
-            feeds = {each: self._feed(runs[each]) for each in {name, newest}}
+            feeds = {each: self._feed(runs[each], now) for each in {name, newest}}
             in_need = self._in_need
         if follow and name != newest:
             with feeds[name].lock:
@@ -103,7 +120,7 @@ class Board:
             folder = self._found(self._clock()).get(name) if isinstance(name, str) else None
             if folder is None:
                 return Answer("There is no such run any more.")
-            feed = self._feed(folder)
+            feed = self._feed(folder, self._clock())
         with feed.lock:
             return requests.answer(feed.store, feed.look(self._settings, self._clock()), kind, value)
 
@@ -130,10 +147,11 @@ class Board:
             self._runs_at = now
         return self._runs
 
-    def _feed(self, folder: Path) -> Feed:
+    def _feed(self, folder: Path, now: float) -> Feed:
         feed = self._feeds.pop(folder, None) or Feed(folder)
         self._feeds[folder] = feed
-        while len(self._feeds) > FEEDS:
+        feed.wanted_at = now
+        while len(self._feeds) > FEEDS and abs(now - next(iter(self._feeds.values())).wanted_at) > WANTED_S:
             self._feeds.popitem(last=False)
         return feed
 

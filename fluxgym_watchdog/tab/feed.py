@@ -13,6 +13,7 @@ from typing import Any
 
 from fluxgym_watchdog.fluxgym.runs import SCRIPT_NAMES
 from fluxgym_watchdog.glance import Glance, glance
+from fluxgym_watchdog.observe.logtext import clean
 from fluxgym_watchdog.records import CheckpointKind, RunState
 from fluxgym_watchdog.settings import Settings
 from fluxgym_watchdog.store import FOLDER, Store
@@ -34,8 +35,6 @@ COARSE_S = 2.0
 Signature = tuple[tuple[int, int, int] | None, ...]
 """Each file's inode, size and modification time: what has not changed need not be read again."""
 
-_ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-
 
 class Feed:
     """One run's folder, and the parts that were made of it. Whoever looks holds its lock.
@@ -47,6 +46,7 @@ class Feed:
         self.store = Store(run_folder)
         self.lock = threading.Lock()
         self.drawn = Drawn()
+        self.wanted_at = 0.0
         self._kept: dict[str, tuple[Signature, Any]] = {}
         self._scripts = [run_folder / name for name in SCRIPT_NAMES]
         self._samples = SampleFile(self.store.folder / "samples.csv")
@@ -154,7 +154,7 @@ def log_tail(run_folder: Path) -> tuple[list[str], str]:
 def _shown(line: str) -> str:
     drawings = [drawing for drawing in line.split("\r") if drawing.strip()]
     # rich pads its columns to the width it was given: on a page that only breaks the lines.
-    text = re.sub(r"(?<=\S) {3,}|^ {13,}", "  ", _ESCAPES.sub("", drawings[-1])).rstrip() if drawings else ""
+    text = re.sub(r"(?<=\S) {3,}|^ {13,}", "  ", clean(drawings[-1])) if drawings else ""
     return text if len(text) <= LOG_SHOWN else f"{text[:LOG_SHOWN]}…"
 
 

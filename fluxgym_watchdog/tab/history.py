@@ -52,6 +52,9 @@ class History:
         return self if later.all() else History(self.rows[later])
 
 
+NEW_ROWS = 4096
+"""So many of the newest rows are looked through for a clock that was set back, when some have come."""
+
 EMPTY = History(np.empty((0, len(COLUMNS))))
 
 
@@ -94,6 +97,8 @@ class SampleFile:
         lines = whole.decode("utf-8", "replace").split("\n")[:-1]
         if not self._names and lines:
             self._names = lines.pop(0).split(",")
+        if not self._names:
+            return  # a header that a full disk cut off
         rows = _rows(self._names, lines)
         if self._count + len(rows) > len(self._rows):  # a new array: those who hold the old one keep what they saw
             grown = np.empty((2 * (self._count + len(rows)), len(COLUMNS)))
@@ -101,6 +106,15 @@ class SampleFile:
             self._rows = grown
         self._rows[self._count : self._count + len(rows)] = rows
         self._count += len(rows)
+        self._forget_the_future()
+
+    def _forget_the_future(self) -> None:
+        """A clock that was set back: what was measured by it before lies ahead of now, and would be drawn there."""
+        at = self._rows[: self._count, COLUMNS.index("at")]
+        if (np.diff(at[-NEW_ROWS:]) < 0).any():
+            kept = self._rows[: self._count][at <= np.minimum.accumulate(at[::-1])[::-1]]
+            self._rows = np.concatenate([kept, np.empty((1024, len(COLUMNS)))])
+            self._count = len(kept)
 
 
 def _rows(names: Sequence[str], lines: Sequence[str]) -> Numbers:

@@ -7,6 +7,7 @@
   const own = window.fluxgymWatchdog = {wishes: [], shown: false};
   const LOOK_MS = 2000, LOOK_IN_BACKGROUND_MS = 10000, CHECK_MS = 200, SURE_MS = 60000;
   const SILENT_S = 30, SILENT_LOOKS = 3, DOUBTFUL_LOOKS = 2;
+  const CARD = ".wd-card[data-name]";
   const byId = (id) => document.getElementById(id);
   const within = (node) => node instanceof Element && node.closest("#watchdog-tab") !== null;
 
@@ -39,7 +40,11 @@
   // A page whose server has ended or hangs must not go on saying that all is well.
   const hear = (tab) => {
     const answer = tab.querySelector("#watchdog-alive [data-answered]");
-    if (answer && answer.dataset.answered !== answeredAt) { answeredAt = answer.dataset.answered; unanswered = 0; }
+    if (answer && answer.dataset.answered !== answeredAt) {
+      answeredAt = answer.dataset.answered;
+      unanswered = 0;
+      ahead = Number(answeredAt) - Date.now() / 1000;
+    }
     const silent_s = unanswered < SILENT_LOOKS ? 0 : Math.floor((Date.now() - unansweredSince) / 10000) * 10;
     const silent = another || silent_s >= SILENT_S;
     let says = byId("watchdog-silent");
@@ -107,7 +112,7 @@
   document.body.addEventListener("input", (event) => { if (within(event.target)) event.stopPropagation(); });
 
   // Times in the reader's own time zone, ages that grow.
-  let ahead = -Infinity;
+  let ahead = 0;  // the server's clock before the reader's, in seconds
   const two = (n) => String(n).padStart(2, "0");
   const duration = (s) => {
     s = Math.max(0, Math.round(s));
@@ -124,7 +129,7 @@
     return day + two(date.getHours()) + ":" + two(date.getMinutes()) + (seconds ? ":" + two(date.getSeconds()) : "");
   };
   const retime = (tab) => {
-    const now = Date.now() / 1000 + (ahead === -Infinity ? 0 : ahead);
+    const now = Date.now() / 1000 + ahead;
     for (const time of tab.querySelectorAll("time[data-at]")) {
       const at = Number(time.dataset.at), form = time.dataset.form;
       if (form === "clock" && !time.title) time.title = clock(at, true);
@@ -135,7 +140,7 @@
 
   // What Gradio replaces keeps what its reader did to it: what is unfolded, a log scrolled back, a question asked.
   const open = new Set();
-  let logScroll = 0, serverNow = "", focused = null;
+  let logScroll = 0, focused = null;
   const FOCUSABLE = "button, summary, input, select, [tabindex]";
   const placeOf = (node) => {
     const part = node.closest("[id^=watchdog-]:not(#watchdog-tab)");
@@ -158,13 +163,9 @@
   const settle = () => {
     const tab = byId("watchdog-tab");
     if (!tab) return;
-    const card = tab.querySelector(".wd-card[data-now]");
-    if (card && card.dataset.now !== serverNow) {
-      serverNow = card.dataset.now;
-      ahead = Math.max(ahead, Number(serverNow) - Date.now() / 1000);  // what was made a while ago lags behind
-    }
-    retime(tab);
+    const card = tab.querySelector(CARD);
     hear(tab);
+    retime(tab);
     for (const details of tab.querySelectorAll("details[data-key]")) {
       if (open.has(details.dataset.key) && !details.open) details.open = true;
     }
@@ -202,7 +203,7 @@
     if (!tab || !(own.shown || alerting())) return;
     retime(tab);
     hear(tab);
-    warn(tab.querySelector(".wd-card[data-now]"));
+    warn(tab.querySelector(CARD));
   }, 1000);
 
   // Lines are sent as letters, two a place; see plots.py. What a letter stands for comes with the page.

@@ -165,7 +165,7 @@ def training_panel(history: History, events: Sequence[Event], shown: Window, *, 
         values = [value for piece in raw for _, value in piece]
         logarithmic = log_scale and min(values) > 0
         low, high = _axis(values, logarithmic=logarithmic)
-        smoothed = series.smooth(raw, low, high)
+        smoothed = series.smooth(at, loss, shown, gap_s, low, high)
         lines: tuple[Line, ...] = (Line("loss", raw, 4, "faint"), Line("smoothed", smoothed, 4))
         title = "Loss, log scale" if logarithmic else "Loss"
         plots.append(Plot(title, number(seen.newest("loss")), "", low, high, lines, logarithmic=logarithmic))

@@ -17,6 +17,9 @@ Point = tuple[float, float]
 POINTS = 300
 """At most so many points a line; each of half as many buckets of time gives its lowest and its highest."""
 
+GPUS = 8
+"""More than so many in one machine are rare."""
+
 GAP_TICKS = 5
 """A silence longer than so many usual intervals is a gap: no line is drawn across it."""
 
@@ -56,18 +59,14 @@ def lines(at: Numbers, values: Numbers, shown: Window, gap_s: float, points: int
     What is not known, and a silence of more than `gap_s`, ends a line. Of each bucket of time only the lowest and the
     highest value are kept, in the order in which they came, so that spikes survive.
     """
-    known = np.flatnonzero(np.isfinite(values))
-    if not len(known):
+    at, values, breaks, begins = _buckets(at, values, shown, gap_s, points)
+    if not len(at):
         return []
-    at, values = at[known], values[known]
-    breaks = (np.diff(known) > 1) | (np.diff(at) > gap_s)
-    buckets = np.floor((at - shown.start) / (shown.bucket_s * POINTS / points))
-    begins = np.flatnonzero(np.append(True, breaks | (np.diff(buckets) != 0)))
     ends: Numbers = np.append(begins[1:], len(at)) - 1
     low, high = np.minimum.reduceat(values, begins), np.maximum.reduceat(values, begins)
     rising, two = values[ends] >= values[begins], high > low
     kept = _pairs(True, two)  # a bucket whose values are all the same gives one point
-    breaks = _pairs(~two & np.append(breaks, True)[ends], np.append(breaks, True)[ends])[kept][:-1]
+    breaks = _pairs(~two & breaks[ends], breaks[ends])[kept][:-1]
     at = _pairs(at[begins], at[ends])[kept]
     values = _pairs(np.where(rising, low, high), np.where(rising, high, low))[kept]
     found = list(zip(at.tolist(), values.tolist(), strict=True))
@@ -75,21 +74,38 @@ def lines(at: Numbers, values: Numbers, shown: Window, gap_s: float, points: int
     return [found[a:b] for a, b in pairwise(edges)]
 
 
-def smooth(found: list[list[Point]], low: float, high: float, weight: float = 0.1) -> list[list[Point]]:
-    """Each line's exponential moving average; across a gap it goes on from where it was.
+def smooth(
+    at: Numbers, values: Numbers, shown: Window, gap_s: float, low: float, high: float, weight: float = 0.2
+) -> list[list[Point]]:
+    """The exponential moving average of each bucket's mean, in lines as of `lines`; across a gap it goes on.
 
     Values are clipped to between `low` and `high`, or a single outlier would bend the line long after it.
     """
-    smoothed = []
-    mean: float | None = None
-    for line in found:
-        points = []
-        for at, value in line:
-            clipped = min(high, max(low, value))
-            mean = clipped if mean is None else mean + weight * (clipped - mean)
-            points.append((at, mean))
-        smoothed.append(points)
+    at, values, breaks, begins = _buckets(at, values, shown, gap_s, POINTS)
+    if not len(at):
+        return []
+    counts: Numbers = np.diff(np.append(begins, len(at)))
+    means = np.add.reduceat(np.clip(values, low, high), begins) / counts
+    smoothed: list[list[Point]] = []
+    mean = float(means[0])
+    for begin, count, value in zip(begins.tolist(), counts.tolist(), means.tolist(), strict=True):
+        mean += weight * (value - mean)
+        if not smoothed or breaks[begin - 1]:
+            smoothed.append([])
+        smoothed[-1].append((float(at[begin + count // 2]), mean))
     return smoothed
+
+
+def _buckets(
+    at: Numbers, values: Numbers, shown: Window, gap_s: float, points: int
+) -> tuple[Numbers, Numbers, Numbers, Numbers]:
+    """The known values and their times, after which of them a line ends, and where each bucket of time begins."""
+    known = np.flatnonzero(np.isfinite(values))
+    at, values = at[known], values[known]
+    breaks: Numbers = np.append((np.diff(known) > 1) | (np.diff(at) > gap_s), True)
+    buckets = np.floor((at - shown.start) / (shown.bucket_s * POINTS / points))
+    begins = np.flatnonzero(np.append(True, breaks[:-1] | (np.diff(buckets) != 0))) if len(at) else known
+    return at, values, breaks, begins
 
 
 def climbs(history: History) -> list[tuple[Numbers, Numbers]]:
@@ -153,7 +169,8 @@ def pace(history: History, newest: int = 2000, parts: int = 9) -> Pace | None:
     None before ten steps were seen. The steps are cut into parts of equal count; each part's mean is one vote: a tick
     is too coarse for one step.
     """
-    for at, step in reversed(climbs(History(history.rows[-newest:]))):
+    ticks = History(history.rows[-GPUS * newest :]).ticks()  # with several GPUs each tick has several rows
+    for at, step in reversed(climbs(History(ticks.rows[-newest:]))):
         if len(at) < 5 or step[-1] - step[0] < 10:
             continue
         gaps = np.diff(at)

@@ -13,7 +13,7 @@ PARTS = ("card", "checkpoints", "timeline", "gpu", "training", "log", "log_now",
 """The parts that are HTML, in the order they are sent: first what is read first."""
 
 
-_PASSING = re.compile(r"(data-now='|form='ago'>|form='until'>)[^'<]*")
+_PASSING = re.compile(r"(form='ago'>|form='until'>)[^'<]*")
 """What the page's script keeps up to date by itself: for that alone nothing need be sent."""
 
 
@@ -30,7 +30,7 @@ def part(html: str) -> Part:
     """The HTML as a part."""
     html = sendable(html)
     size_bytes = len(html.encode())
-    passing = "data-now=" in html or "form='ago'" in html or "form='until'" in html  # looked for in a moment
+    passing = "form='ago'" in html or "form='until'" in html  # looked for in a moment
     lasting = (_PASSING.sub(r"\1", html) if passing else html).encode()
     return Part(html, size_bytes, f"{zlib.crc32(lasting):x}.{len(lasting)}")
 

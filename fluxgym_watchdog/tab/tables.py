@@ -218,8 +218,8 @@ def _fact(value: object) -> str:
         found = [f"{_name(k)} {_fact(v)}" for k, v in list(value.items())[:FACTS] if v not in (None, "")]
         return ", ".join(found)
     if isinstance(value, (list, tuple)):
-        more = [f"… and {len(value) - FACTS} more"] if len(value) > FACTS else []
-        return "<br>".join([*(_fact(v) for v in value[-FACTS:]), *more])
+        more = [f"… {len(value) - FACTS} before these"] if len(value) > FACTS else []
+        return "<br>".join([*more, *(_fact(v) for v in value[-FACTS:])])
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
     return escape(text if len(text) <= FACT_LETTERS else f"{text[:FACT_LETTERS]}…")
 

@@ -176,7 +176,7 @@ def _card(seen: Seen, now: float, tone: str, label: str, body: str) -> str:
         else:
             facts.insert(0, escape(what))
     return (
-        f"<section class='wd wd-box wd-card wd-tone-{tone}' data-now='{now:.1f}' data-state='{seen.state.value}' "
+        f"<section class='wd wd-box wd-card wd-tone-{tone}' data-state='{seen.state.value}' "
         f"data-tone='{tone}' data-name='{escape(seen.name)}' "
         f"data-alert='{escape(_alert(seen, tone, label))}'><div class='wd-top'>"
         f"<h2>{escape(seen.name)}</h2><span class='wd-pill wd-{tone}'>{escape(label)}</span>"

@@ -60,7 +60,7 @@ def duration(seconds: float) -> str:
     whole = max(0, round(seconds))
     if whole < 100:
         return f"{whole} s"
-    minutes = round(whole / 60)
+    minutes = (whole + 30) // 60  # as the page's script rounds
     if minutes < 100:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, 60)

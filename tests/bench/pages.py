@@ -26,7 +26,7 @@ class Page:
 
     def look(self, run: str | None = None, span: str = "15 min") -> tuple[int, list[Any]]:
         """Looks once: the bytes of the answer's body, and what each component was sent."""
-        asked = {"data": [run, span, False, None], "fn_index": self._function, "session_hash": self._session}
+        asked = {"data": [run, span, False, True, None], "fn_index": self._function, "session_hash": self._session}
         connection = http.client.HTTPConnection(self._url.hostname or "", self._url.port, timeout=60)
         headers = {"Content-Type": "application/json"}
         connection.request("POST", f"{self._url.path}queue/join", json.dumps(asked), headers)

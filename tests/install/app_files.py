@@ -107,7 +107,7 @@ REFUSED = {
         "import on the line of its try": (_with_import(f"try: {IMPORT}except ImportError: pass\n"), "on the same line"),
         "import below its try's backslash": (
             _with_import(f"try: \\\n    {IMPORT}except ImportError: pass\n"),
-            "not valid Python",
+            "on the same line as the statement around it",
         ),
         "two Tabs": (_with_tabs(TABS + TABS), "but 2 (lines 13, 18)"),
         "Tabs on one line": (_with_tabs(_ONE_LINE_TABS), "on the same line"),

@@ -83,7 +83,7 @@ def test_status_knows_an_update_of_fluxgym(
     installer.install(folder, yes=True)
     installer.print_status(folder)
     said = capsys.readouterr().out
-    assert "blocks:  supervise at line 6, tab at line 27\n" in said and "fault" not in said
+    assert "blocks:  supervise at line 6, tab at line 29\n" in said and "fault" not in said
     assert "updates: not survived by themselves, as git has no app.py here" in said
     (folder / "app.py").write_bytes(app_files.PATCHABLE["plain"])
     installer.print_status(folder)
@@ -489,6 +489,27 @@ def test_repair_keeps_the_file_whose_block_somebody_edited(
     assert installer.main([str(folder), "--repair", "--yes"]) == 0
     assert app.read_bytes() == patched
     assert (folder / "app.py.edited-1").read_bytes() == edited
+    again = patched.replace(b"        print(f", b"        another = 1\n        print(f")
+    app.write_bytes(again)
+    assert installer.main([str(folder), "--repair", "--yes"]) == 0
+    assert (folder / "app.py.edited-1").read_bytes() == edited
+    assert (folder / "app.py.edited-2").read_bytes() == again
+
+
+def test_what_somebody_wrote_into_a_block_inserted_by_hand_is_not_lost(
+    installer: ModuleType, fluxgym: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such a block has no checksum: it is compared with the one that was given."""
+    given = installer.snippet("supervise")
+    source = app_files.PLAIN.replace(app_files.IMPORT, f"{app_files.IMPORT}{given}\n")
+    folder = fluxgym(source.encode())
+    installer.install(folder, yes=True)
+    assert installer.unpatch((folder / "app.py").read_bytes()) == app_files.PLAIN.encode()
+    mine = source.replace("LogsViewRunner = ", "my_own_setup()\n    LogsViewRunner = ").encode()
+    (folder / "app.py").write_bytes(mine)
+    assert installer.main([str(folder), "--yes"]) == 1
+    assert "'supervise' was edited by hand" in capsys.readouterr().err
+    assert (folder / "app.py").read_bytes() == mine
 
 
 def test_purge_deletes_what_was_written_about_runs_and_nothing_of_the_runs(

@@ -730,6 +730,66 @@ def test_without_the_gits_settings_the_note_says_what_is_so(
     assert not git(fluxgym, "status", "--porcelain")
 
 
+def test_git_sees_the_edited_block_alone_and_says_so(installer: ModuleType, fluxgym: Path) -> None:
+    installer.install(fluxgym, yes=True)
+    app = fluxgym / "app.py"
+    app.write_bytes(app.read_bytes().replace(b"        print(f", b"        my_own = 1\n        print(f"))
+    told = subprocess.run(["git", "diff"], cwd=fluxgym, capture_output=True, text=True, check=True)
+    added = [line for line in told.stdout.splitlines() if line.startswith("+") and "fluxgym-watchdog: " in line]
+    assert [line for line in added if ">>>" in line] == ["+        # >>> fluxgym-watchdog: tab >>>"]
+    assert "the block 'tab' was edited, so git sees it" in told.stderr
+
+
+def test_a_line_that_somebody_adds_while_the_question_is_asked_is_kept(
+    installer: ModuleType, fluxgym: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attributes = fluxgym / ".git" / "info" / "attributes"
+    attributes.unlink(missing_ok=True)
+    installer.install(fluxgym, yes=True)
+
+    def ask(*_: object) -> None:
+        attributes.write_bytes(attributes.read_bytes() + b"*.png binary\n")
+
+    monkeypatch.setattr(installer, "_ask", ask)
+    with pytest.raises(installer.RefusedError, match="was changed by someone else"):
+        installer.uninstall(fluxgym, yes=True)
+    assert attributes.read_bytes().endswith(b"*.png binary\n")
+    assert state(fluxgym) == INTACT
+
+
+def test_git_s_configuration_is_changed_under_git_s_own_lock(
+    installer: ModuleType, fluxgym: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = fluxgym / ".git" / "config"
+    told: list[int] = []
+    check = installer._check_as_expected
+
+    def git_writes(path: Path, expected: bytes | None) -> None:
+        check(path, expected)
+        if path == config.resolve():
+            tried = subprocess.run(["git", "config", "a.b", "c"], cwd=fluxgym, capture_output=True, check=False)
+            told.append(tried.returncode)
+
+    monkeypatch.setattr(installer, "_check_as_expected", git_writes)
+    installer.install(fluxgym, yes=True)
+    assert told and 0 not in told  # git was kept out, and says so, instead of being written over
+    assert not config.with_name("config.lock").exists()
+    assert state(fluxgym) == INTACT
+
+
+def test_another_repository_named_in_the_environment_is_not_asked(
+    installer: ModuleType, fluxgym: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    subprocess.run(["git", "init", "-q", str(other)], check=True)
+    before = local_files(other)
+    with monkeypatch.context() as changed:
+        changed.setenv("GIT_DIR", str(other / ".git"))
+        installer.install(fluxgym, yes=True)
+    assert local_files(other) == before
+    assert state(fluxgym) == INTACT
+
+
 def test_a_folder_that_git_had_not_made_is_gone_again(installer: ModuleType, fluxgym: Path) -> None:
     shutil.rmtree(fluxgym / ".git" / "info")
     installer.install(fluxgym, yes=True)

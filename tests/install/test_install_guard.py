@@ -22,6 +22,7 @@ BROKEN = {
     "no longer Python": "def (:\n",
     "raises at import": "raise RuntimeError('über\\nzwei Zeilen')\n",
     "exits at import": "raise SystemExit(7)\n",
+    "ends a generator at import": "raise GeneratorExit\n",
     "needs what is missing": "import no_such_module\n",
     "half copied": "from fluxgym_watchdog.launch import supervise, mount\n",
     "of another version": RAISES + "def start(): pass\n",
@@ -72,12 +73,16 @@ def test_every_class_of_app_runs_patched(
         assert line.startswith("READY Supervised") and line.count('"Watchdog"') == 1
 
 
-def test_the_snippets_bind_no_name_of_the_app(installer: ModuleType) -> None:
+def test_the_snippets_bind_no_name_of_the_app(installer: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     namespace: dict[str, object] = {"LogsViewRunner": object, "__file__": __file__}
     before = dict(namespace)
-    sys.modules.pop("fluxgym_watchdog", None)
+    called: list[object] = []
+    package = ModuleType("fluxgym_watchdog")
+    package.__dict__.update(supervise=lambda runner: called.append(runner) or runner, mount=called.append)
+    monkeypatch.setitem(sys.modules, "fluxgym_watchdog", package)
     for block in ("supervise", "tab"):
         exec(installer.snippet(block), namespace)
+    assert called == [object, Path(__file__).parent]
     new = namespace.keys() - before.keys() - {"__builtins__"}
     assert all(name.startswith("_fluxgym_watchdog") for name in new)
 

@@ -150,6 +150,25 @@ def test_the_python_that_was_named_is_remembered(
     assert "GPU:     read through nvidia-ml-py\n" in capsys.readouterr().out
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="there are no such owners")
+def test_nothing_is_put_into_a_python_of_another_user(
+    installer: ModuleType, gym: Path, environment: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_wheel(index, "nvidia_ml_py", "99.0", "pynvml")
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    assert "belongs to user" in installer._choose_package(gym, None).text
+
+
+@pytest.mark.parametrize("line", ["wheel==0.42.0 --hash=sha256:00", "--require-hashes", "--no-index"])
+def test_requirements_that_a_line_of_ours_would_spoil_get_none(
+    installer: ModuleType, gym: Path, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (gym / "requirements.txt").write_text(f"{line}\n")
+    installer.install(gym, yes=True)
+    assert "requirements.txt: takes no line of ours" in capsys.readouterr().out
+    assert (gym / "requirements.txt").read_text() == f"{line}\n"
+
+
 def test_a_python_that_is_too_old_is_refused(installer: ModuleType, gym: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(installer, "_versions", lambda python: {"python": "3.9.18"})
     with pytest.raises(installer.RefusedError, match=r"is Python 3\.9\.18, and FluxGym Watchdog needs 3\.10"):

@@ -93,6 +93,34 @@ def test_blocks_of_another_version_are_renewed_and_a_lost_one_put_back(installer
     assert installer.patch(only_first) == patched
 
 
+def test_what_changes_more_than_it_should_is_refused(installer: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = installer._frame
+    monkeypatch.setattr(
+        installer,
+        "_frame",
+        lambda *given, indent, added: [indent + b"import this", *frame(*given, indent=indent, added=added)],
+    )
+    with pytest.raises(installer.RefusedError, match="would change more than they should"):
+        installer.patch(app_files.PATCHABLE["plain"])
+
+
+def test_a_tree_as_deep_as_its_elifs_is_patched(installer: ModuleType, tmp_path: Path) -> None:
+    chain = "if debug == 0:\n    pass\n" + "".join(f"elif debug == {n}:\n    pass\n" for n in range(1, 300))
+    app = tmp_path / "app.py"
+    app.write_text(app_files.PLAIN + "debug = 1\n" + chain)
+    before = app.read_bytes()
+    assert installer.main([str(tmp_path), "--yes", "--no-packages"]) == 0
+    assert installer.main([str(tmp_path), "--uninstall", "--yes"]) == 0
+    assert app.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["more inside", "continued"])
+def test_tabs_that_hold_no_place_of_their_own_are_refused(installer: ModuleType, name: str) -> None:
+    tabs = {"more inside": "with gr.Tabs(), gr.Tab():\n    pass\n", "continued": "with gr.Tabs(): \\\n    pass\n"}[name]
+    with pytest.raises(installer.RefusedError):
+        installer.patch(f"import gradio as gr\nfrom gradio_logsview import LogsViewRunner\n{tabs}".encode())
+
+
 def test_a_block_that_this_version_does_not_know_goes_out(installer: ModuleType) -> None:
     source = app_files.PATCHABLE["plain"]
     other = b"# >>> fluxgym-watchdog: other >>>\n# <<< fluxgym-watchdog: other <<<\n"
@@ -113,7 +141,7 @@ def test_a_block_that_somebody_edited_is_left_alone_unless_repaired(installer: M
     edited = patched.replace(b"    from pathlib", b"    my_own = 1\n    from pathlib")
     for act in (installer.patch, installer.unpatch):
         with pytest.raises(
-            installer.RefusedError, match=r"app\.py line 27: the fluxgym-watchdog block 'tab' was edited"
+            installer.RefusedError, match=r"app\.py line 29: the fluxgym-watchdog block 'tab' was edited"
         ):
             act(edited)
     assert installer.patch(edited, edited_too=True) == patched

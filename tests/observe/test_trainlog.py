@@ -386,11 +386,15 @@ def test_a_pipe_is_never_waited_for(tmp_path: Path) -> None:
 def test_lines_for_a_reader(tmp_path: Path) -> None:
     path = tmp_path / "training.log"
     follower = TextFollower(path)
-    assert follower.poll() == []
+
+    def poll() -> list[str]:
+        return [line for line, _ in follower.poll()]
+
+    assert poll() == []
     path.write_bytes(
         f"\x1b[1mhello\x1b[0m\n\n{bar(1, 9, 'steps:', '1.5')}{bar(2, 9, 'steps:')}Traceback\nunfin".encode()
     )
-    assert follower.poll() == [
+    assert poll() == [
         "hello",
         bar(1, 9, "steps:", "1.5")[1:],
         bar(2, 9, "steps:")[1:],
@@ -398,8 +402,8 @@ def test_lines_for_a_reader(tmp_path: Path) -> None:
     ]
     with path.open("ab") as file:
         file.write(b"ished\nno end")
-    assert follower.poll() == ["unfinished"]
-    assert follower.poll() == []
-    assert follower.rest() == ["no end"]
+    assert poll() == ["unfinished"]
+    assert poll() == []
+    assert follower.rest() == [("no end", None)]
     path.write_text("new\n")
-    assert follower.poll() == ["new"]
+    assert poll() == ["new"]

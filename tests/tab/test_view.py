@@ -292,7 +292,7 @@ def test_samples_are_read_once_and_again_only_when_replaced(
     store.append_samples(samples[3:])
     assert steps() == [1, 2, 3, 4, 5]
     assert first.column("step").tolist() == [1, 2, 3], "who holds an older look keeps it"
-    store.append_samples(make_samples(3000, first_step=6))
+    store.append_samples(make_samples(3000, 20_000.0, first_step=6))
     assert steps() == list(range(1, 3006))
     path.with_suffix(".new").write_text("at,gpu,step,later_column\n1.0,0,7,x\n2.0,0,8,1\n", encoding="utf-8")
     path.with_suffix(".new").replace(path)
@@ -428,7 +428,7 @@ def test_a_look_at_a_long_run_is_quick(tmp_path: Path, write_run: Callable[..., 
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0 s"), (99, "99 s"), (150, "2 min"), (7200, "2 h 00 min"), (400_000, "4 d 15 h"), (math.nan, "unknown")],
+    [(0, "0 s"), (99, "99 s"), (150, "3 min"), (7200, "2 h 00 min"), (400_000, "4 d 15 h"), (math.nan, "unknown")],
 )
 def test_durations(seconds: float, text: str) -> None:
     assert words.duration(seconds) == text

@@ -153,7 +153,11 @@ class Journal:
             for g in snapshot.gpu.gpus
         ]
         empty = Sample(snapshot.at, -1, None, None, None, None, None, None, step, loss)
-        self._samples_written = self._write(lambda: self._store.append_samples(rows or [empty]))
+        self._samples_written = self._write(lambda: self._keep(rows or [empty]))
+
+    def _keep(self, samples: list[Sample]) -> None:
+        if problem := self._store.append_samples(samples):
+            self.tell("problem", problem, "bad")
 
     def status(
         self,

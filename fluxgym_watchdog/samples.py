@@ -24,10 +24,14 @@ _CUT_OFF = b",cut off\n"
 """Ends a line that a crash cut off, so that what is left of it cannot be taken for a whole line."""
 
 
+class NotSamples(Exception):
+    """A file whose first line names no columns: what is added to it nobody could read."""
+
+
 def append(path: Path, samples: Sequence[Sample]) -> bool:
     """Adds lines, in the columns that the file has; true where it has grown so large that it should be thinned.
 
-    Raises OSError.
+    Raises NotSamples where it has none, and OSError.
     """
     with path.open("ab+", buffering=0) as file:
         file.seek(0)
@@ -37,11 +41,15 @@ def append(path: Path, samples: Sequence[Sample]) -> bool:
             file.truncate(0)  # nothing, or a header that a crash cut off
             file.write(_HEADER)
             header = _HEADER
+        # The file of an older version has fewer columns.
+        names = header.decode("utf-8", "replace").strip().split(",")
+        if not {"at", "gpu", "step"} <= set(names):
+            if path.is_file():
+                raise NotSamples
+            names = _COLUMNS  # a device, perhaps: writing to it tells what is wrong
         file.seek(0, os.SEEK_END)
         if not ends_in_newline(file):
             file.write(_CUT_OFF)
-        # The file of an older version has fewer columns.
-        names = header.decode("utf-8", "replace").strip().split(",") if header.startswith(b"at,") else _COLUMNS
         file.write("".join(_line(sample, names) for sample in samples).encode())
         return file.tell() > LIMIT_BYTES
 

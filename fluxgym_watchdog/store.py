@@ -138,13 +138,21 @@ class Store:
 
     # samples.csv
 
-    def append_samples(self, samples: list[Sample]) -> None:
-        """Adds lines to samples.csv; thins its older half when it has grown too large. Raises OSError."""
-        path = self._samples
+    def append_samples(self, samples: list[Sample]) -> str:
+        """Adds lines to samples.csv; thins its older half when it has grown too large. Raises OSError.
+
+        One that holds something else is set aside: then what was found, and its new name, is returned.
+        """
+        path, problem = self._samples, ""
         with writing(path, self.folder):
-            grown = sample_lines.append(path, samples)
+            try:
+                grown = sample_lines.append(path, samples)
+            except sample_lines.NotSamples:
+                problem = f"{path}: its first line names no columns; {set_aside(path, 'unreadable')}"
+                grown = sample_lines.append(path, samples)
         if grown:
             replace_file(path, self.folder, sample_lines.thinned(path.read_text(encoding="utf-8", errors="replace")))
+        return problem
 
     def read_samples(self, since: float = 0.0) -> list[Sample]:
         """All samples at or after a time, oldest first; lines cut off by a crash are left out."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from dataclasses import fields, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from fluxgym_watchdog.settings import FILE_NAME, Settings, SettingsError, dump, load, with_values
+from fluxgym_watchdog.settings import FILE_NAME, Settings, SettingsError, dump, load, save, with_values
 
 
 def loaded(folder: Path, text: str | bytes) -> Settings:
@@ -124,3 +125,22 @@ def any_value(setting: Any) -> st.SearchStrategy[Any]:
 def test_what_was_dumped_is_loaded(tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any]) -> None:
     settings = replace(Settings(), **values)
     assert loaded(tmp_path_factory.getbasetemp(), dump(settings)) == settings
+
+
+def test_every_file_that_was_written_by_hand_is_kept(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        (tmp_path / FILE_NAME).write_text(f"max_restarts: {number}  # mine\n", encoding="utf-8")
+        save(tmp_path, {"backoff": 20 + number})
+    kept = [tmp_path / f"{FILE_NAME}.bak", *(tmp_path / f"{FILE_NAME}.bak-{n}" for n in (2, 3))]
+    assert [path.read_text(encoding="utf-8") for path in kept] == [f"max_restarts: {n}  # mine\n" for n in (1, 2, 3)]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="making a link needs rights on Windows")
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    real = tmp_path / "elsewhere" / "settings.yaml"
+    real.write_text("max_restarts: 5\n", encoding="utf-8")
+    (tmp_path / FILE_NAME).symlink_to(real)
+    save(tmp_path, {"backoff": 20})
+    assert (tmp_path / FILE_NAME).is_symlink()
+    assert "max_restarts: 5" in real.read_text(encoding="utf-8")

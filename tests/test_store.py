@@ -654,3 +654,47 @@ def test_a_full_disk_leaves_the_old_record(store: Store) -> None:
         store.write_record(replace(RECORD, restarts=3))
     assert store.read_record() == (RECORD, "")
     assert names(store) == {"run.json"}
+
+
+def test_a_night_of_saves_pushes_nothing_off_the_timeline(store: Store) -> None:
+    store.append_event(Event(1.0, "stalled", "Training stuck.", "bad", 1))
+    for number in range(250):
+        store.append_event(Event(2.0 + number, "checkpoint", f"Saved {number}.", "ok", 1))
+    events = store.read_events()
+    assert events[0].text == "Training stuck."
+    assert len(events) == 251
+
+
+def test_samples_go_on_in_a_new_file_where_the_old_one_is_none(store: Store) -> None:
+    store.append_samples([SAMPLE])
+    path = store.folder / "samples.csv"
+    path.write_bytes(bytes(500) + b"\n")
+    assert "set aside as samples.csv.unreadable-" in store.append_samples([SAMPLE])
+    assert store.read_samples() == [SAMPLE]
+    assert next(store.folder.glob("samples.csv.unreadable-*")).read_bytes() == bytes(500) + b"\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="making a link needs rights on Windows")
+def test_evidence_deletes_nothing_but_evidence(store: Store) -> None:
+    """A run's folder may come from an archive, with a link in it."""
+    for number in range(30):
+        (store.run_folder.parent / f"run-{number:02d}").mkdir()
+    store.folder.mkdir(exist_ok=True)
+    (store.folder / "evidence").symlink_to(store.run_folder.parent)
+    store.write_evidence("20260101-000000", {"a.txt": "x"})
+    assert len(list(store.run_folder.parent.glob("run-*"))) == 30
+    (store.folder / "evidence").unlink()
+    (store.folder / "evidence" / "mine").mkdir(parents=True)
+    for number in range(30):
+        store.write_evidence(f"20260101-0000{number:02d}", {"a.txt": "x"})
+    kept = sorted(path.name for path in (store.folder / "evidence").iterdir())
+    assert kept == [*(f"20260101-0000{number:02d}" for number in range(10, 30)), "mine"]
+
+
+def test_a_number_of_hundreds_of_digits_is_no_status(store: Store) -> None:
+    store.write_record(RECORD)
+    path = store.folder / "run.json"
+    path.write_text(path.read_text().replace('"restarts": ', f'"restarts": {"9" * 400}'), encoding="utf-8")
+    record, problem = store.read_record()
+    assert record is None
+    assert "a number is too large" in problem

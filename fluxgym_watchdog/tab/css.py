@@ -18,7 +18,7 @@ CSS = """
 #watchdog-tab .html-container,#watchdog-tab .prose{padding:0;max-width:none}
 #watchdog-controls{align-items:flex-end}
 #watchdog-controls .form{background:var(--block-background-fill,transparent)}
-#watchdog-controls button{min-height:42px}
+#watchdog-controls button{min-height:42px;transition:none!important}
 #watchdog-stop:not(:disabled){background:#b91c1c!important;border-color:#b91c1c!important;color:#fff!important}
 #watchdog-resume:not(:disabled){background:#1d4ed8!important;border-color:#1d4ed8!important;color:#fff!important}
 #watchdog-tab.wd-stale .wd-card{filter:grayscale(1)}#watchdog-tab.wd-stale #watchdog-silent{filter:none}

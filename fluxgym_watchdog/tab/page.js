@@ -4,22 +4,22 @@
   // FluxGym's own script: scrolling the window to the bottom every half second, and overwriting the train script after
   // any input event that reaches `document`.
   if (window.fluxgymWatchdog) return;
-  const own = window.fluxgymWatchdog = {wishes: [], shown: false};
+  const own = window.fluxgymWatchdog = {wishes: [], shown: false, unanswered: 0};
   const LOOK_MS = 2000, LOOK_IN_BACKGROUND_MS = 10000, CHECK_MS = 200, SURE_MS = 60000;
-  const SILENT_S = 30, SILENT_LOOKS = 3, DOUBTFUL_LOOKS = 2;
+  const SILENT_S = 30, SILENT_LOOKS = 3;
   const CARD = ".wd-card[data-name]";
   const byId = (id) => document.getElementById(id);
   const within = (node) => node instanceof Element && node.closest("#watchdog-tab") !== null;
 
   // Asking for news: only while the tab is shown; else slowly, and only where the reader wants to be alerted.
-  let lookedAt = 0, unanswered = 0, unansweredSince = 0, answeredAt = "", another = false;
+  let lookedAt = 0, unansweredSince = 0, answeredAt = "", another = false;
   const look = async () => {
     const button = byId("watchdog-look");
     if (!button || another) return;
     lookedAt = Date.now();
-    if (!unanswered) unansweredSince = lookedAt;
-    unanswered += 1;
-    if (unanswered <= DOUBTFUL_LOOKS || await sameServer()) button.click();
+    if (!own.unanswered) unansweredSince = lookedAt;
+    own.unanswered += 1;
+    if (own.unanswered === 1 || await sameServer()) button.click();
   };
   // A page that outlives its server may meet another one (an update, us uninstalled), in which the number of our
   // function is that of another: Gradio would call it. So nothing is clicked before the server says what it can do.
@@ -42,10 +42,10 @@
     const answer = tab.querySelector("#watchdog-alive [data-answered]");
     if (answer && answer.dataset.answered !== answeredAt) {
       answeredAt = answer.dataset.answered;
-      unanswered = 0;
+      own.unanswered = 0;
       ahead = Number(answeredAt) - Date.now() / 1000;
     }
-    const silent_s = unanswered < SILENT_LOOKS ? 0 : Math.floor((Date.now() - unansweredSince) / 10000) * 10;
+    const silent_s = own.unanswered < SILENT_LOOKS ? 0 : Math.floor((Date.now() - unansweredSince) / 10000) * 10;
     const silent = another || silent_s >= SILENT_S;
     let says = byId("watchdog-silent");
     tab.classList.toggle("wd-stale", silent);

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from fluxgym_watchdog.fluxgym.runs import find_runs
 from fluxgym_watchdog.records import RunState
 from fluxgym_watchdog.store import Held, Store
 from fluxgym_watchdog.supervision import Supervision
@@ -248,3 +249,38 @@ def test_the_first_tick_of_a_fresh_fluxgym_without_outputs(tmp_path: Path) -> No
     watchdog.tick(time.monotonic())
     assert watchdog.problem == ""
     clean_up(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="making a link needs rights on Windows")
+def test_a_link_to_itself_among_the_runs_ends_no_watch(tmp_path: Path) -> None:
+    (tmp_path / "outputs" / "real").mkdir(parents=True)
+    (tmp_path / "outputs" / "real" / "train.sh").write_text("accelerate launch\n")
+    (tmp_path / "outputs" / "loop").symlink_to("loop")
+    assert [path.name for path in find_runs(tmp_path / "outputs")] == ["real"]
+
+
+def test_stop_is_heard_however_far_apart_the_looks_are(
+    short_training: Training, watchdogs: Callable[..., Watchdog]
+) -> None:
+    watchdog = watchdogs("stop@50", replace(PATIENT, check_interval=3600.0))
+    watchdog.start()
+    watchdog.train(short_training.script)
+    short_training.parked()
+    short_training.store.request("stop")
+    until(lambda: short_training.state is RunState.STOPPED, "the stop")
+
+
+def test_what_was_trained_while_nobody_watched_is_counted_by_a_stop(
+    short_training: Training, watchdogs: Callable[..., Watchdog]
+) -> None:
+    first = watchdogs("stop@70")
+    first.train(short_training.script)
+    tick_until(first, lambda: short_training.state is RunState.TRAINING, "the launch")
+    first.stop()
+    short_training.parked()
+    short_training.store.request("stop")
+    second = watchdogs("stop@70")
+    tick_until(second, lambda: short_training.state is RunState.STOPPED, "the stop")
+    attempt = short_training.record.attempt
+    assert attempt is not None
+    assert attempt.last_step >= 69

@@ -237,3 +237,10 @@ def test_a_final_state_that_only_lacks_its_weights_is_needed() -> None:
 
 def test_sizes_in_words() -> None:
     assert [in_bytes(n) for n in (0, 999_999, 119 * MB, 2_100 * MB)] == ["0 B", "999999 B", "119 MB", "2.1 GB"]
+
+
+def test_the_state_that_its_user_chose_is_never_deleted() -> None:
+    found = (state(1, 40), state(2, 80), state(3, 120))
+    for live in (RunState.WAITING, RunState.STOPPED):
+        run = record(state=live, chosen_next=found[0].name)
+        assert [c.name for c in deletable(run, placed(found, run, Asked(epochs=6)))] == [found[1].name]

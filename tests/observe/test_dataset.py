@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+import pytest
 
 from fluxgym_watchdog.observe.dataset import count_images
 
@@ -28,3 +31,9 @@ def test_what_cannot_be_told_is_nothing(tmp_path: Path) -> None:
     assert count_images(tmp_path / "binary.toml") == (0, 0)
     (tmp_path / "odd.toml").write_text(f"[[datasets]]\nbatch_size = 0\nimage_dir = '{tmp_path}'\nnum_repeats = many\n")
     assert count_images(tmp_path / "odd.toml") == (0, 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+def test_a_pipe_in_its_place_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "dataset.toml")
+    assert count_images(tmp_path / "dataset.toml") == (0, 0)

@@ -165,9 +165,18 @@ def serve(outputs: Path) -> Iterator[Callable[..., str]]:
     """Serves a page with FluxGym's two habits and our tab, until it is asked for another or the test is over."""
     served: list[gr.Blocks] = []
 
-    def serving(settings: Settings | None = None, port: int | None = None, **arguments: Any) -> str:
+    def serving(
+        settings: Settings | None = None,
+        port: int | None = None,
+        instead: gr.Blocks | None = None,
+        meanwhile: Callable[[], None] = lambda: None,
+        **arguments: Any,
+    ) -> str:
         while served:
             _close(served.pop())
+        meanwhile()
+        if instead is not None:
+            return launched(instead, port)
         with gr.Blocks() as demo:
             with gr.Tabs():
                 with gr.TabItem("Gym"):
@@ -175,6 +184,9 @@ def serve(outputs: Path) -> Iterator[Callable[..., str]]:
                     gr.Textbox("accelerate launch", label="Train script", elem_id="script", interactive=True)
                 tab.build(outputs.parent, outputs, settings or Settings(), **arguments)
             demo.load(None, None, None, js=TRAPS)
+        return launched(demo, port)
+
+    def launched(demo: gr.Blocks, port: int | None) -> str:
         demo.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True)
         served.append(demo)
         return str(demo.local_url)

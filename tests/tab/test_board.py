@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,12 +15,13 @@ import pytest
 
 from fluxgym_watchdog.fluxgym.runs import find_runs
 from fluxgym_watchdog.glance import Glance
-from fluxgym_watchdog.records import Event, RunRecord, RunState, Saves, Status
+from fluxgym_watchdog.records import Event, RunRecord, RunState, Sample, Saves, Status
 from fluxgym_watchdog.settings import Settings
 from fluxgym_watchdog.store import Store
-from fluxgym_watchdog.tab import feed
+from fluxgym_watchdog.tab import feed, view
 from fluxgym_watchdog.tab.board import Board
 from fluxgym_watchdog.tab.feed import Feed
+from tests.trainings import PATIENCE_S
 
 NOW = 10_000.0
 RUN = "persian-miniature"
@@ -192,3 +194,67 @@ def test_a_run_that_failed_days_ago_is_no_news(tmp_path: Path, write_run: Callab
     ago = time.time() - 2 * 24 * 3600
     os.utime(other.folder / "run.json", (ago, ago))
     assert "needs a look" not in board(tmp_path).show(RUN, "all").parts["card"].html
+
+
+# when something of ours fails
+
+
+def test_an_error_of_ours_is_shown_and_the_page_goes_on(
+    tmp_path: Path, write_run: Callable[..., Store], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_run(tmp_path / "outputs")
+    there = board(tmp_path)
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("no such thing")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(view, "card", fails)
+        for _ in range(2):
+            show = there.show(RUN, "all")
+        assert "The tab failed at persian-miniature" in show.parts["card"].html
+        assert "no such thing" in show.parts["card"].html
+    assert len(caplog.records) == 1, "it is logged once"
+    assert "step 160 of 240" in there.show(RUN, "all").parts["card"].html
+
+
+def test_a_run_whose_disk_hangs_keeps_no_other_from_being_stopped(
+    tmp_path: Path, write_run: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "outputs", "hangs")
+    store = write_run(tmp_path / "outputs", "lives")
+    there, answers, hangs, look = board(tmp_path), threading.Event(), threading.Event(), Feed.look
+
+    def stuck(feed: Feed, *given: Any) -> Any:
+        if feed.store.run_folder.name == "hangs":
+            hangs.set()
+            answers.wait(PATIENCE_S)
+        return look(feed, *given)
+
+    monkeypatch.setattr(Feed, "look", stuck)
+    page = threading.Thread(target=lambda: there.show("hangs", "all"))
+    page.start()
+    try:
+        assert hangs.wait(PATIENCE_S)
+        assert there.ask("lives", "stop").done
+        assert there.show("lives", "all").name == "lives"
+        assert store.pending_requests() == [{"kind": "stop"}]
+    finally:
+        answers.set()
+        page.join()
+
+
+def test_a_header_that_a_full_disk_cut_off_is_no_history(tmp_path: Path, write_run: Callable[..., Store]) -> None:
+    store = write_run(tmp_path / "outputs")
+    (store.folder / "samples.csv").write_bytes(b"at,gpu,utilization_per")
+    assert "Nothing was measured in this time" in board(tmp_path).show(RUN, "all").parts["gpu"].html
+
+
+def test_a_clock_that_was_set_back_leaves_no_future_behind(
+    tmp_path: Path, write_run: Callable[..., Store], make_samples: Callable[..., list[Sample]]
+) -> None:
+    store = write_run(tmp_path / "outputs", now=NOW + 3600)
+    store.append_samples(make_samples(30, NOW, first_step=500))
+    at = Feed(store.run_folder).look(Settings(), NOW).history.column("at")
+    assert at.max() == NOW
+    assert (at[1:] >= at[:-1]).all()

@@ -297,3 +297,21 @@ def test_saved_checkpoints_are_not_marked(make_samples: Samples) -> None:
     panel = gpu(make_samples(20, NOW), events)
     assert "Stuck." in panel
     assert "Saved" not in panel
+
+
+def test_the_smoothed_loss_is_a_mean_in_every_range_and_no_outlier_bends_it() -> None:
+    at = np.arange(0, 28_800, 2.0)
+    loss = np.random.default_rng(1).exponential(0.5, len(at))
+    loss[5000] = 1000.0
+    for span_s in (900.0, 3600.0, 28_800.0):
+        shown = series.Window(28_800 - span_s, 28_800)
+        inside = at >= shown.start
+        (line,) = series.smooth(at[inside], loss[inside], shown, 10.0, 0.0, 5.0)
+        assert np.mean([value for _, value in line[20:]]) == pytest.approx(0.5, rel=0.15)
+
+
+def test_a_gap_ends_the_smoothed_line_too() -> None:
+    at = np.append(np.arange(0, 300, 2.0), np.arange(600, 900, 2.0))
+    lines = series.smooth(at, np.full(len(at), 0.4), series.Window(0, 900), 10.0, 0.0, 1.0)
+    assert [line[0][0] < 10 or line[0][0] >= 600 for line in lines] == [True, True]
+    assert [value for line in lines for _, value in line] == pytest.approx([0.4] * sum(map(len, lines)))

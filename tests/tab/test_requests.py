@@ -356,3 +356,10 @@ def test_ages_alone_are_no_news() -> None:
     assert part(one).mark == part(two).mark
     assert part(one).mark != part(two.replace(">x<", ">y<")).mark
     assert json.dumps(part(one).html).count("\\") == 0, "single quotes need no escape in what is sent"
+
+
+def test_a_state_that_was_just_asked_for_is_not_offered_for_deletion(seen: Callable[..., Seen]) -> None:
+    there = seen(RunState.STOPPED, [state(1), state(2), state(3)])
+    asked = replace(there, requests=[{"kind": "resume", "checkpoint": state(1).name}])
+    assert [c.epoch for c in there.deletable()] == [2, 1]
+    assert [c.epoch for c in asked.deletable()] == [2]

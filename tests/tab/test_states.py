@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from fluxgym_watchdog.records import FindingKind, Phase, RunState, Saves, Status
+from fluxgym_watchdog.records import FindingKind, Gpu, Phase, RunState, Sample, Saves, Status
 from fluxgym_watchdog.store import Store
 from fluxgym_watchdog.tab.board import Board
 from tests.browsing import Pages, needs_browser, picture, wait_until
@@ -229,7 +229,8 @@ CONTRASTS = """() => {
     for (let n = node; n; n = n.parentElement) layers.push(parse(getComputedStyle(n).backgroundColor));
     return layers.reverse().reduce((below, top) => over(top, below), [255, 255, 255]); };
   const found = [];
-  for (const node of document.querySelectorAll("#watchdog-tab .wd *, #watchdog-range *, #watchdog-log-scale *")) {
+  const all = ".wd *, #watchdog-range *, #watchdog-log-scale *, #watchdog-controls button";
+  for (const node of document.querySelectorAll(`#watchdog-tab :is(${all})`)) {
     const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim());
     if (!own || node.closest("svg, .wd-unseen") || !node.offsetParent || node.disabled) continue;
     const back = behind(node), ink = over(parse(getComputedStyle(node).color), back);
@@ -273,3 +274,53 @@ def test_every_control_has_a_name_and_every_part_a_heading(
     assert nameless == []
     for heading in ("persian-miniature", "What happened", "Checkpoints", "Log", "Settings", "Machine"):
         expect(page.get_by_role("heading", name=heading)).not_to_have_count(0)
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_several_gpus_fit(
+    open_page: Callable[..., Any],
+    outputs: Path,
+    write_run: Callable[..., Store],
+    make_samples: Callable[..., list[Sample]],
+    width: int,
+) -> None:
+    now = time.time()
+    gpus = tuple(Gpu(i, f"GPU-{i}", "NVIDIA RTX PRO 6000 Blackwell Workstation Edition", 97.0) for i in range(4))
+    store = write_run(outputs, now=now - 400, status={"gpus": gpus, "at": now})
+    of_each = [make_samples(100, now, gpu=i) for i in range(4)]
+    store.append_samples([sample for tick in zip(*of_each, strict=True) for sample in tick])
+    page = open_page(width=width)
+    expect(page.locator("#watchdog-gpu figcaption i")).to_have_count(16)
+    picture(page, f"four-gpus-{width}")
+    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    captions = page.locator("#watchdog-gpu figcaption")
+    titles = captions.evaluate_all("(all) => all.map((each) => each.querySelector('b').offsetHeight)")
+    assert max(titles) < 30, "no title is broken into letters"
+    beyond = "(all) => Math.max(...all.map((each) => each.getBoundingClientRect().right))"
+    assert captions.evaluate_all(beyond) <= width
+
+
+def test_a_page_that_meets_another_server_asks_it_nothing(
+    pages: Pages, serve: Callable[..., str], outputs: Path, write_run: Callable[..., Store]
+) -> None:
+    """We were uninstalled, FluxGym was updated: the number of our look is that of another function now."""
+    write_run(outputs, now=time.time())
+    address = serve()
+    page = pages.open(address)
+    expect(page.locator("#watchdog-card")).to_contain_text("step 160 of 240")
+    called: list[int] = []
+    with gr.Blocks() as another:
+        box = gr.Textbox()
+        for number in range(12):
+            gr.Button(str(number)).click(lambda *_, n=number: called.append(n), [box], None)
+
+    def noticed() -> None:
+        page.wait_for_function("window.fluxgymWatchdog.unanswered >= 2")
+
+    serve(port=int(address.rstrip("/").rpartition(":")[2]), instead=another, meanwhile=noticed)
+    page.wait_for_function(
+        "!document.querySelector('#watchdog-tab') ||"
+        " document.querySelector('#watchdog-silent')?.textContent.includes('Reload this page')"
+    )
+    assert called == []
+    pages.problems.clear()  # the connection was lost, which Gradio tells the console

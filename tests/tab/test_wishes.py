@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
 import zipfile
 from collections.abc import Callable
@@ -17,7 +18,9 @@ from fluxgym_watchdog.judge.resume import NOTHING_LEFT
 from fluxgym_watchdog.records import Checkpoint, CheckpointKind, Event, RunState, SaveOffer, Saves, Status
 from fluxgym_watchdog.settings import Settings
 from fluxgym_watchdog.store import Store
+from fluxgym_watchdog.tab.board import Board
 from tests.browsing import Pages, needs_browser, picture, wait_until
+from tests.trainings import PATIENCE_S
 
 expect = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed").expect
 pytestmark = needs_browser
@@ -33,6 +36,17 @@ RISKY = Saves(
     warning="It saves every 4 epochs: up to 15 min of work can be lost.",
     offer=OFFER,
 )
+
+
+FAKES = """
+  window.beeps = 0; window.told = [];
+  class Node { frequency = {}; gain = {}; connect(to) { return to; } start() {} stop() {} }
+  window.AudioContext = class { resume() {} createOscillator() { window.beeps += 1; return new Node(); }
+    createGain() { return new Node(); } };
+  window.Notification = class { constructor(text) { window.told.push(text); }
+    static permission = "granted"; static requestPermission() { return Promise.resolve("granted"); } };
+"""
+"""Stand-ins for what makes a sound and shows a notification."""
 
 
 def test_a_setting_is_changed_in_the_page_for_all_runs(
@@ -178,15 +192,7 @@ def test_a_run_that_needs_a_look_says_so_in_title_and_icon_and_as_was_wanted(
     open_page: Callable[..., Any], outputs: Path, write_run: Callable[..., Store]
 ) -> None:
     store = write_run(outputs, now=time.time())
-    fakes = """
-      window.beeps = 0; window.told = [];
-      class Node { frequency = {}; gain = {}; connect(to) { return to; } start() {} stop() {} }
-      window.AudioContext = class { resume() {} createOscillator() { window.beeps += 1; return new Node(); }
-        createGain() { return new Node(); } };
-      window.Notification = class { constructor(text) { window.told.push(text); }
-        static permission = "granted"; static requestPermission() { return Promise.resolve("granted"); } };
-    """
-    page = open_page(script=fakes)
+    page = open_page(script=FAKES)
     expect(page.locator("#watchdog-card h2")).to_be_visible()
     title = page.title()
     page.locator("#watchdog-settings summary").click()
@@ -213,3 +219,69 @@ def test_a_run_that_needs_a_look_says_so_in_title_and_icon_and_as_was_wanted(
     page.wait_for_function("document.title.includes('other: Failed')")
     assert page.evaluate("window.beeps") == beeps, "it had failed already when the page came to it"
     assert page.evaluate("window.told") == ["persian-miniature: Failed"]
+
+
+def test_alerts_work_in_a_page_whose_tab_was_never_opened(
+    open_page: Callable[..., Any], outputs: Path, write_run: Callable[..., Store]
+) -> None:
+    """As after a reload: Gradio 6 makes the parts of a tab only when it is opened."""
+    store = write_run(outputs, now=time.time())
+    page = open_page(show=False, script=f"{FAKES} localStorage.setItem('fluxgym-watchdog-alert-sound', 'on');")
+    expect(page.locator("#watchdog-card h2")).to_have_count(1)
+    expect(page.get_by_role("tab", name="Gym")).to_have_attribute("aria-selected", "true")
+    record, _ = store.read_record()
+    assert record is not None
+    store.write_record(replace(record, state=RunState.FAILED, reason="Out of video memory."))
+    page.wait_for_function("document.title.includes('persian-miniature: Failed')")
+    assert page.evaluate("window.beeps") > 0
+
+
+def test_who_was_in_the_tab_is_there_again_after_a_reload(
+    open_page: Callable[..., Any], outputs: Path, write_run: Callable[..., Store]
+) -> None:
+    write_run(outputs, now=time.time())
+    page = open_page()
+    expect(page.locator("#watchdog-card h2")).to_be_visible()
+    page.wait_for_function("window.fluxgymWatchdog.shown")
+    page.reload()
+    expect(page.locator("#watchdog-card h2")).to_be_visible()
+
+
+def test_wishes_that_follow_each_other_are_all_heard(
+    open_page: Callable[..., Any], outputs: Path, write_run: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = write_run(outputs, now=time.time(), record={"state": RunState.STOPPED})
+    page = open_page()
+    buttons = page.locator("button[data-act='delete']")
+    expect(buttons).to_have_count(2)
+    goes_on, ask = threading.Event(), Board.ask
+
+    def slow(*given: Any) -> Any:
+        goes_on.wait(PATIENCE_S)
+        return ask(*given)
+
+    monkeypatch.setattr(Board, "ask", slow)
+    for number in (0, 1):
+        buttons.nth(number).click()
+        buttons.nth(number).click()
+    goes_on.set()
+    wait_until(page, lambda: len(store.pending_requests()) == 2)
+    asked = [stamp for request in store.pending_requests() for stamp in request["checkpoints"]]
+    assert len(set(asked)) == 2
+
+
+def test_a_switch_whose_click_was_lost_shows_what_is_so(
+    open_page: Callable[..., Any], pages: Pages, outputs: Path, write_run: Callable[..., Store]
+) -> None:
+    store = write_run(outputs, now=time.time())
+    page = open_page()
+    switch = page.locator("#watchdog-auto-resume input")
+    expect(switch).to_be_enabled()
+    page.context.set_offline(True)
+    switch.click()
+    expect(switch).not_to_be_checked()
+    page.wait_for_timeout(1000)  # the click's request fails meanwhile
+    page.context.set_offline(False)
+    expect(switch).to_be_checked()
+    assert store.pending_requests() == []
+    pages.problems.clear()  # that the connection was lost, Gradio tells the console

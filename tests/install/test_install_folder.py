@@ -14,6 +14,7 @@ from types import ModuleType
 
 import app_files
 import pytest
+from killing import killed_at
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="file modes and links as on POSIX")
 
@@ -614,23 +615,7 @@ def test_a_read_only_app_is_patched_and_stays_read_only(installer: ModuleType, f
 # Kills at every write
 
 
-KILLED = """
-import os, sys
-left, folder = int(sys.argv[1]), sys.argv[2]
-WRITES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.chown", "shutil.rmtree")
-def at_each_write(event, arguments):
-    global left
-    writes = event in WRITES or (event == "open" and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR))
-    if writes and folder in str(arguments[0]):
-        left -= 1
-        if left < 0:
-            os._exit(86)
-sys.path.insert(0, sys.argv[3])
-sys.dont_write_bytecode = True
-import install
-sys.addaudithook(at_each_write)
-sys.exit(install.main([folder, "--yes", *sys.argv[4:]]))
-"""
+CHANGES = "os.rename os.remove os.rmdir os.mkdir os.chmod os.chown shutil.rmtree open"
 
 
 @pytest.mark.parametrize("arguments", [[], ["--uninstall"]], ids=["install", "uninstall"])
@@ -651,9 +636,7 @@ def test_killed_at_any_write_app_is_the_old_or_the_new_file(
         folder = tmp_path / "killed" / "fluxgym"
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(pristine, folder)
-        command = [sys.executable, "-c", KILLED, str(writes), str(folder), str(installer.HERE), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode in (0, 86), done.stderr
+        done = killed_at(writes, CHANGES, folder, installer.HERE, *arguments)
         app = (folder / "app.py").read_bytes()
         assert app in (source, patched)
         if app == patched:  # then the package is there, whole: no line of complaint

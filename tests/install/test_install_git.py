@@ -14,6 +14,7 @@ from types import ModuleType
 
 import app_files
 import pytest
+from killing import killed_at
 
 GIT = shutil.which("git")
 pytestmark = pytest.mark.skipif(GIT is None, reason="needs git")
@@ -953,38 +954,27 @@ def test_no_secret_of_gits_configuration_is_printed(
 # Kills
 
 
-KILLED = """
-import os, sys
-left, folder = int(sys.argv[1]), sys.argv[2]
-def at_each_change(event, arguments):
-    global left
-    if event in ("os.rename", "os.remove") and folder in str(arguments[0]):
-        left -= 1
-        if left < 0:
-            os._exit(86)
-sys.path.insert(0, sys.argv[3])
-sys.dont_write_bytecode = True
-import install
-sys.addaudithook(at_each_change)
-sys.exit(install.main([folder, "--yes", *sys.argv[4:]]))
-"""
+CHANGES = "os.rename os.remove os.link"
 
 
 @POSIX
-@pytest.mark.parametrize("arguments", [[], ["--uninstall"]], ids=["install", "uninstall"])
+@pytest.mark.parametrize("arguments", [[], ["--repair"], ["--uninstall"]], ids=["install", "repair", "uninstall"])
 def test_killed_between_any_two_files_git_still_works_and_all_goes_out_again(
     installer: ModuleType, fluxgym: Path, tmp_path: Path, arguments: list[str]
 ) -> None:
     pristine = local_files(fluxgym)
     if arguments:
         installer.install(fluxgym, yes=True)
+    if "--repair" in arguments:
+        (fluxgym / "app.py").write_text(app_files.PLAIN)
+        (fluxgym / ".git" / "info" / "exclude").write_bytes(b"")
+        (fluxgym / ".git" / "config").write_bytes(pristine["config"])
+        pristine["info/exclude"] = b""
     for changes in range(60):
         folder = tmp_path / "killed"
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(fluxgym, folder, symlinks=True)
-        command = [sys.executable, "-c", KILLED, str(changes), str(folder), str(installer.HERE), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode in (0, 86), done.stderr
+        done = killed_at(changes, CHANGES, folder, installer.HERE, *arguments)
         for name, original in {"app.py": app_files.PLAIN, "requirements.txt": REQUIREMENTS}.items():
             content = (folder / name).read_bytes()
             assert content in (original.encode(), installer._FILTERED[name](original.encode()))

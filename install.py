@@ -39,6 +39,7 @@ from typing import Any
 if sys.argv[1:2] != ["--git-filter"]:  # git waits for the filter at each status, and it starts sooner without these
     import argparse
     import difflib
+    import errno
     import hashlib
     import importlib.metadata
     import json
@@ -116,6 +117,9 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except OSError as error:
         print(f"Refused: {error.filename or 'install.py'}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except RecursionError:
+        print("Refused: app.py is nested too deeply; it is unchanged", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Interrupted. What is there now: --status", file=sys.stderr)
@@ -195,6 +199,8 @@ def install(
     """
     folder, app = _find_app(folder)
     with _alone_in(folder):
+        if not dry_run and (local := _find_local(folder)) is not None:
+            _remove_own_lock(local.config.resolve())
         if repair:  # as it was installed
             git, packages = git and not _declined(folder, "git"), packages and not _declined(folder, "packages")
         repository = _repository_for_filter(folder) if git else None
@@ -215,6 +221,7 @@ def install(
             names = [name for name in repository.filtered if packages or name == "app.py"]
             setup = dataclasses.replace(repository, filtered=tuple(names))
             edits = [*_git_setup(setup, folder, edited_too=repair), *edits]
+        _fluxgym_python(folder, python)  # refuses one that is not there
         choice = _choose_package(folder, python) if packages else Package(None, "its Python is left alone, as asked")
         edits += _requirements_edit(folder, repository, wanted=packages, edited_too=repair)
         _print_plan(folder, version, repository, in_place=in_place, edits=edits, choice=choice)
@@ -236,7 +243,9 @@ def install(
         declined = [name for name, wanted in {"git": git, "packages": packages}.items() if not wanted]
         record = _record(version, unpatch(before, edited_too=repair), after) | {"declined": declined}
         record |= {name: fact for name, fact in _read_record(folder / PACKAGE).items() if name in _LASTING}
-        record |= {"python": str(python.absolute())} if python is not None else {}
+        if python is not None:
+            python = python.absolute()
+            record["python"] = str(python.relative_to(folder) if folder in python.parents else python)
         try:
             if not in_place:
                 _copy_package(folder / PACKAGE, record, app.stat())
@@ -267,6 +276,8 @@ def uninstall(folder: Path | None, *, yes: bool, dry_run: bool = False, purge: b
     """Takes our blocks out of all files, then removes the package; runs and settings stay, unless `purge`."""
     folder, app = _find_app(folder, app_needed=False)
     with _alone_in(folder):
+        if not dry_run and (found := _find_local(folder)) is not None:
+            _remove_own_lock(found.config.resolve())
         local = _find_local(folder) if git else None
         edits = [edit for edit in _removals(folder, app, local) if edit.after != edit.before]
         filter_ = local.program.parent if local is not None and not _other_worktrees_use(local, folder) else None
@@ -275,7 +286,11 @@ def uninstall(folder: Path | None, *, yes: bool, dry_run: bool = False, purge: b
         present = target.exists() and target.resolve() != (HERE / PACKAGE).resolve()  # else: unpacked over FluxGym
         if present:
             _check_ours(target)
-        settings = [path for path in (folder / SETTINGS, *folder.glob(f"{SETTINGS}.bak*")) if path.exists()]
+        settings = [
+            path
+            for path in (folder / SETTINGS, *folder.glob(f"{SETTINGS}.bak"), *folder.glob(f"{SETTINGS}.bak-[0-9]*"))
+            if path.exists()
+        ]
         about_runs = [*sorted(settings), *sorted(folder.glob("outputs/*/.watchdog"))]
         purged = about_runs if purge else []
         if not present and not edits and not purged and filter_ is None:
@@ -439,10 +454,11 @@ class _AbsentError(RefusedError):
 def patch(source: bytes, *, edited_too: bool = False) -> bytes:
     """`source` with the blocks that it has a place for; blocks already there are renewed.
 
-    A block whose place is ambiguous and that somebody inserted by hand stays where it is. Raises RefusedError where an
-    anchor is ambiguous or both are absent, and, unless `edited_too`, where somebody has edited a block.
+    A block whose place is ambiguous and that somebody inserted by hand is renewed where it is. Raises RefusedError if
+    an anchor is ambiguous or both are absent, and, unless `edited_too`, where somebody has edited a block.
     """
     original, by_hand = _without_ours(source, edited_too=edited_too)
+    original = _renewed_by_hand(original, by_hand)
     tree = _parse(original, "app.py")
     lines = original.splitlines(keepends=True)
     encoding = "utf-8"
@@ -519,6 +535,21 @@ def _without_ours(source: bytes, *, edited_too: bool = False) -> tuple[bytes, fr
         except RefusedError:
             by_hand.add(block.name)
     return unpatch(source, edited_too=edited_too, but=frozenset(by_hand)), frozenset(by_hand)
+
+
+def _renewed_by_hand(source: bytes, by_hand: frozenset[str]) -> bytes:
+    """`source` with this version's text, and a checksum, in those blocks."""
+    for block in reversed([block for block in _find_blocks(source) if block.name in by_hand and not block.added]):
+        lines = source[block.start : block.end].splitlines(keepends=True)
+        indent = lines[0][: len(lines[0]) - len(lines[0].lstrip(b" \t\f"))]
+        bound = re.search(rb"(\w+) = _fluxgym_watchdog_supervise\(", source[block.start : block.end])
+        text = re.sub(
+            rb"\bLogsViewRunner\b", bound[1] if bound else b"LogsViewRunner", _inner(_SNIPPETS[block.name]).encode()
+        )
+        inner = [indent + line if line else b"" for line in text.split(b"\n")]
+        framed = (_line_ending(lines[0]) or b"\n").join(_frame(block.name, inner, indent=indent))
+        source = source[: block.start] + framed + _line_ending(lines[-1]) + source[block.end :]
+    return source
 
 
 def _find_anchors(
@@ -884,14 +915,15 @@ def filtered(direction: str, name: str, content: bytes) -> tuple[bytes, str]:
     """
     try:
         if direction == "clean":
-            edited = [block for block in _find_blocks(content, name) if block.edited]
-            rest = unpatch(content, file=name, but=frozenset(block.name for block in edited))
-            told = "".join(f"line {b.first_line}: the block '{b.name}' was edited, so git sees it. " for b in edited)
-            return rest, f"{told}To put it back as it was: install.py --repair" if edited else ""
+            return unpatch(content, file=name), ""
         if direction == "smudge" and name in _FILTERED and not _find_blocks(content, name):
             return _FILTERED[name](content), ""
-    except RefusedError as refused:
+    except (
+        RefusedError
+    ) as refused:  # of an edited block too: then git sees both, or smudge could not tell what is lacking
         return content, str(refused)
+    except RecursionError:
+        return content, f"{name} is nested too deeply"
     return content, ""
 
 
@@ -1118,7 +1150,8 @@ import importlib.metadata as metadata, json, sys
 found = {}
 for d in metadata.distributions():  # in the order of the path: of two copies the first is the one that is imported
     found.setdefault((d.metadata["Name"] or "").lower().replace("_", "-"), d.version)
-print(json.dumps({"python": sys.version.split()[0]} | found))
+found["python"] = sys.version.split()[0]
+print(json.dumps(found))
 """
 
 
@@ -1201,8 +1234,9 @@ def _fluxgym_python(folder: Path, named: Path | None = None) -> Path | None:
         if not named.is_file():
             raise RefusedError(f"{named}: not found; --python names the Python that runs FluxGym")
         return named.absolute()
-    if (named_before := _read_record(folder / PACKAGE).get("python")) and Path(named_before).is_file():
-        return Path(named_before)
+    before = _read_record(folder / PACKAGE).get("python")  # relative where it lies inside: the folder may be a copy
+    if isinstance(before, str) and (folder / before).is_file():
+        return folder / before
     for name in ("env", "venv", ".venv"):
         for program in ("bin/python", "Scripts/python.exe", "python.exe"):  # the last: conda on Windows
             if (folder / name / program).is_file():
@@ -1431,7 +1465,7 @@ def _find_app(folder: Path | None, *, app_needed: bool = True) -> tuple[Path, Pa
     given = (_usual_place() if folder is None else folder).expanduser().absolute()
     if given.name == "app.py" and given.is_file():
         given = given.parent
-    if folder is not None and (given / "app.py").is_file():  # named by the user: its anchors decide
+    if folder is not None and (given / "app.py").is_file():  # named by the user
         return given, given / "app.py"
     around = _fluxgym_around(given)
     if around is None or (app_needed and not (around / "app.py").is_file()):
@@ -1691,14 +1725,15 @@ def _new_folder(target: Path, owner: os.stat_result) -> Iterator[Path]:
         with contextlib.suppress(RefusedError):  # only root can give files away, and it need not be so
             for path in (new, *new.rglob("*")):
                 _keep_owner(path, owner)
-        if target.exists():
-            target.replace(old)
-        try:
-            new.replace(target)
-        except OSError:
-            if old.exists():
-                old.replace(target)
-            raise
+        with _undisturbed():  # between these two there is no package
+            if target.exists():
+                target.replace(old)
+            try:
+                new.replace(target)
+            except OSError:
+                if old.exists():
+                    old.replace(target)
+                raise
     finally:
         shutil.rmtree(bench, ignore_errors=True)
 
@@ -1724,7 +1759,7 @@ def _replace_file(path: Path, expected: bytes | None, content: bytes) -> None:
             os.fsync(file.fileno())
         _keep_owner(new, before or target.parent.stat())
         new.chmod(stat.S_IMODE(before.st_mode) if before else 0o644)
-        with _gits_lock(new, target):
+        with _undisturbed(), _gits_lock(new, target):
             _check_as_expected(target, expected)
             new.replace(target)
     except BaseException as error:
@@ -1762,7 +1797,7 @@ def _gits_lock(new: Path, target: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.unlink()
+        lock.unlink(missing_ok=True)
 
 
 def _remove_own_lock(config: Path) -> None:
@@ -1826,10 +1861,8 @@ def _is_supervised(path: Path) -> bool:
                 import fcntl  # noqa: PLC0415 - exists on POSIX alone
 
                 fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return True
-    except OSError:
-        return False  # a file system without locks, where nothing can be supervised
+    except OSError as error:  # on a file system without locks nothing can be supervised
+        return error.errno not in (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
     return False
 
 
@@ -1837,7 +1870,7 @@ def _remove_leftovers(folder: Path, app: Path, local: Local | None) -> None:
     places = {folder.resolve(), app.resolve().parent}
     if local is not None:
         places |= {local.shared, local.attributes.parent.resolve()}
-        _remove_own_lock(local.config.resolve())
+        places |= {local.program.parent, local.program.parent / "patches"}
     for path in [path for place in places for path in place.glob(TEMPORARY + "*")]:
         if path.is_dir():
             shutil.rmtree(path)
@@ -1901,7 +1934,8 @@ def _print_plan(
 
 
 def _describe_change(edit: Edit) -> str:
-    if edit.path.name == "requirements.txt" and edit.after and NEEDED.encode() not in edit.after.replace(b"\0", b""):
+    lacks = NEEDED.encode() not in (edit.after or b"").replace(b"\0", b"")
+    if edit.path.name == "requirements.txt" and edit.before == edit.after and lacks:
         return f"takes no line of ours (hashes, UTF-16, or its last line goes on), so {NEEDED} is not in it; unchanged"
     if edit.before == edit.after:
         return "has it already; unchanged"

@@ -181,7 +181,8 @@ def _stay(watchdog: Watchdog, name: str, interrupt: threading.Event, *, ends_tra
     """Ticks until the run is over. Ctrl+C ends a training of ours, and only the watching of somebody else's."""
     while watchdog.supervises(name):
         watchdog.tick(time.monotonic())
-        if interrupt.wait(watchdog.pause_s):
+        watchdog.pause(interrupt)
+        if interrupt.is_set():
             if not ends_training:
                 return STOPPED
             interrupt.clear()

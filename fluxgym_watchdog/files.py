@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import stat
 import time
@@ -87,12 +88,18 @@ def must_be_file(path: Path) -> None:
 
 def set_aside(path: Path, why: str) -> str:
     """Gives a file another name, and says which, or why it could not."""
-    aside = path.with_name(f"{path.name}.{why}-{int(time.time())}")
+    aside = free_name(path.with_name(f"{path.name}.{why}-{int(time.time())}"))
     try:
         path.replace(aside)
     except OSError as error:
         return f"it cannot be set aside: {error}"
     return f"set aside as {aside.name}"
+
+
+def free_name(path: Path) -> Path:
+    """The path, or where something has that name the first of PATH-2, PATH-3 and so on."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(free for free in itertools.chain([path], numbered) if not os.path.lexists(free))
 
 
 def locked(file: IO[bytes], *, shared: bool) -> bool:

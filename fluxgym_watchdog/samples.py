@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ _CUT_OFF = b",cut off\n"
 """Ends a line that a crash cut off, so that what is left of it cannot be taken for a whole line."""
 
 
-class NotSamples(Exception):
+class NotSamples(OSError):
     """A file whose first line names no columns: what is added to it nobody could read."""
 
 
@@ -37,7 +38,7 @@ def append(path: Path, samples: Sequence[Sample]) -> bool:
         file.seek(0)
         begins = file.read(2 * len(_HEADER))
         header = begins[: begins.find(b"\n") + 1]
-        if not header and len(begins) < len(_HEADER):
+        if not header and len(begins) < len(_HEADER) and _HEADER.startswith(begins):
             file.truncate(0)  # nothing, or a header that a crash cut off
             file.write(_HEADER)
             header = _HEADER
@@ -45,7 +46,7 @@ def append(path: Path, samples: Sequence[Sample]) -> bool:
         names = header.decode("utf-8", "replace").strip().split(",")
         if not {"at", "gpu", "step"} <= set(names):
             if path.is_file():
-                raise NotSamples
+                raise NotSamples(errno.EINVAL, "its first line names no columns")
             names = _COLUMNS  # a device, perhaps: writing to it tells what is wrong
         file.seek(0, os.SEEK_END)
         if not ends_in_newline(file):

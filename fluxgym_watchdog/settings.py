@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+import os
 import reprlib
 import shutil
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from fluxgym_watchdog.files import replace_file
+from fluxgym_watchdog.files import free_name, replace_file
 
 FILE_NAME = "watchdog.yaml"
 
@@ -108,18 +108,13 @@ def save(folder: Path, values: Mapping[str, Any]) -> Settings:
     its comments would be lost. A link is followed. Raises SettingsError where the file cannot be used as it is, or a
     value is not allowed; OSError where it cannot be written.
     """
-    path = (folder / FILE_NAME).resolve()
+    path = Path(os.path.realpath(folder / FILE_NAME))
     before = load(folder)
     after = with_values(before, values, source="Settings")
     if path.exists() and path.read_text(encoding="utf-8") != dump(before):
-        shutil.copy2(path, _free_name(path.with_name(f"{path.name}.bak")))
+        shutil.copy2(path, free_name(path.with_name(f"{path.name}.bak")))
     replace_file(path, path.parent, dump(after))
     return after
-
-
-def _free_name(path: Path) -> Path:
-    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
-    return next(free for free in itertools.chain([path], numbered) if not free.exists())
 
 
 def _checked(setting: Any, value: Any, source: str) -> bool | int | float:

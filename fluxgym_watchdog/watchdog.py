@@ -89,15 +89,15 @@ class Watchdog:
             except Exception as error:  # the last edge: the thread outlives whatever the edges below let through
                 self.problem = f"The watchdog failed: {error}"
                 log.exception("%s", self.problem)
-            self._pause()
+            self.pause(self._wake)
+            self._wake.clear()
 
-    def _pause(self) -> None:
-        """Waits for the next tick: until it is due, something was asked for, or it was woken."""
+    def pause(self, wake: threading.Event) -> None:
+        """Waits for the next tick: until it is due, something was asked for, or `wake` is set."""
         due = time.monotonic() + self.pause_s
-        while not self._ending and (left_s := due - time.monotonic()) > 0:
-            if self._wake.wait(min(left_s, REQUESTS_EVERY_S)) or self._asked_for_something():
+        while not wake.is_set() and (left_s := due - time.monotonic()) > 0:
+            if wake.wait(min(left_s, REQUESTS_EVERY_S)) or self._asked_for_something():
                 break
-        self._wake.clear()
 
     def _asked_for_something(self) -> bool:
         with self._lock:

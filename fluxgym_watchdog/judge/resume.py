@@ -98,7 +98,8 @@ def nothing_left(
     if total and last is not None and last.last_step >= total:
         return final_weights_at >= (last.files_since or last.started_at)
     found = placed(checkpoints, record, asked)
-    ends = [c for c in found if c.final and c.sound and c.saved_at >= record.files_since]
+    left = record.quarantined  # the end of a training that its user went back from is no end any more
+    ends = [c for c in found if c.final and c.sound and c.saved_at >= record.files_since and c.stamp not in left]
     if any(_is_last(c, record, asked) and final_weights_at >= c.saved_at for c in ends):
         return True  # a training whose output could not be read has counted no steps
     if any(attempt.supervised for attempt in record.attempts):
@@ -143,13 +144,15 @@ def going_back(
     """The quarantine and the ledger of a run that goes back to a placed checkpoint which its user chose.
 
     What lies ahead of it is set aside, or the next crash would jump there again. One of an earlier training becomes
-    this one's: then all that was saved since that training ended is of the one that is left, and set aside as well.
+    this one's, with what was saved before it; then all that was saved since that training ended is of the one that is
+    left, and set aside as well.
     """
     chosen = next((c for c in checkpoints if c.stamp == point.checkpoint), None)
     aside, ledger = ahead_of(point, checkpoints), record.ledger
     if chosen is not None and _is_earlier(chosen, record):
         aside += tuple(c.stamp for c in checkpoints if not _is_earlier(c, record) and c.stamp not in aside)
-        ledger += (LedgerLine(chosen.stamp, chosen.step, 0),)
+        of_it = [c for c in checkpoints if _is_earlier(c, record) and c.saved_at <= chosen.saved_at]
+        ledger += tuple(LedgerLine(c.stamp, c.step, 0) for c in of_it if c.stamp not in aside)
     kept = tuple(stamp for stamp in record.quarantined if stamp != point.checkpoint and stamp not in aside)
     return (*kept, *aside), ledger
 

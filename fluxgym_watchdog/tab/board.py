@@ -52,7 +52,7 @@ class Board:
         self._find_runs = find_runs
         self._clock = clock
         self._watchdogs_problem = problem
-        self._lock = threading.Lock()
+        self._lock, self._scan = threading.Lock(), threading.Lock()
         self._feeds: OrderedDict[Path, Feed] = OrderedDict()
         self._drawn = Drawn()
         self._runs: dict[str, Path] = {}
@@ -82,9 +82,9 @@ class Board:
     def _show(self, wanted: str | None, span: str, *, follow: bool, log_scale: bool) -> Show:
         span = span if span in SPANS else next(iter(SPANS))
         now, problem, settings = self._clock(), self._watchdogs_problem(), self._settings
+        runs = self._found(now)
         with self._lock:
             form = self._drawn.part("settings", settings, lambda: preferences.form(settings))
-            runs = self._found(now)
             if not runs:
                 nothing = part(view.note(problem) + view.nothing(self._problem))
                 return Show(None, (), dict.fromkeys(PARTS, Part()) | {"card": nothing, "settings": form})
@@ -115,12 +115,12 @@ class Board:
 
         All that comes from the browser, the run's name and a checkpoint's, is looked up, and never used as a path.
         """
+        name, now = name if isinstance(name, str) else "", self._clock()
+        folder = self._found(now).get(name) or self._found(now, anew=True).get(name)
+        if folder is None or not folder.is_dir():
+            return Answer("There is no such run any more.")
         with self._lock:
-            self._runs_at = 0.0
-            folder = self._found(self._clock()).get(name) if isinstance(name, str) else None
-            if folder is None:
-                return Answer("There is no such run any more.")
-            feed = self._feed(folder, self._clock())
+            feed = self._feed(folder, now)
         with feed.lock:
             return requests.answer(feed.store, feed.look(self._settings, self._clock()), kind, value)
 
@@ -134,18 +134,24 @@ class Board:
             self._use(settings)
         return answer
 
-    def _found(self, now: float) -> dict[str, Path]:
-        if not 0 <= now - self._runs_at < NAMES_S:
-            self._problem = ""
+    def _found(self, now: float, *, anew: bool = False) -> dict[str, Path]:
+        """The runs by name. While another page looks them up, those of the last time: the disk may not answer."""
+        if (anew or not 0 <= now - self._runs_at < NAMES_S) and self._scan.acquire(blocking=not self._runs):
             try:
-                self._runs = {sendable(folder.name): folder for folder in self._find_runs(self._outputs)}
-            except FileNotFoundError:
-                self._runs = {}  # FluxGym makes the folder with the first run
-            except OSError as error:
-                self._runs, self._problem = {}, f"The outputs folder cannot be read: {error}"
-            self._in_need = self._others.in_need(self._runs)
-            self._runs_at = now
+                self._runs, self._problem = self._looked_up()
+                self._in_need = self._others.in_need(self._runs)
+                self._runs_at = now
+            finally:
+                self._scan.release()
         return self._runs
+
+    def _looked_up(self) -> tuple[dict[str, Path], str]:
+        try:
+            return {sendable(folder.name): folder for folder in self._find_runs(self._outputs)}, ""
+        except FileNotFoundError:
+            return {}, ""  # FluxGym makes the folder with the first run
+        except OSError as error:
+            return {}, f"The outputs folder cannot be read: {error}"
 
     def _feed(self, folder: Path, now: float) -> Feed:
         feed = self._feeds.pop(folder, None) or Feed(folder)

@@ -52,9 +52,6 @@ class History:
         return self if later.all() else History(self.rows[later])
 
 
-NEW_ROWS = 4096
-"""So many of the newest rows are looked through for a clock that was set back, when some have come."""
-
 EMPTY = History(np.empty((0, len(COLUMNS))))
 
 
@@ -106,12 +103,12 @@ class SampleFile:
             self._rows = grown
         self._rows[self._count : self._count + len(rows)] = rows
         self._count += len(rows)
-        self._forget_the_future()
+        self._forget_the_future(len(rows))
 
-    def _forget_the_future(self) -> None:
+    def _forget_the_future(self, new: int) -> None:
         """A clock that was set back: what was measured by it before lies ahead of now, and would be drawn there."""
         at = self._rows[: self._count, COLUMNS.index("at")]
-        if (np.diff(at[-NEW_ROWS:]) < 0).any():
+        if (np.diff(at[-new - 1 :]) < 0).any():
             kept = self._rows[: self._count][at <= np.minimum.accumulate(at[::-1])[::-1]]
             self._rows = np.concatenate([kept, np.empty((1024, len(COLUMNS)))])
             self._count = len(kept)

@@ -82,8 +82,12 @@ def lay_out(board: Board, root_block: Any) -> None:
         gr.HTML(f"<style>{CSS}</style>", elem_classes="wd-hidden")
 
     def see(picked: str | None, shown_span: str, on_log_scale: bool, switched: bool, before: Sent) -> tuple[Any, ...]:
-        show = board.show(picked or None, shown_span, follow="picked" not in before, log_scale=bool(on_log_scale))
+        # A page that outlives its server says nothing of what it was sent: that names a run is no pick.
+        by_user = "picked" in before or bool(picked and before.get("run") and picked != before["run"])
+        show = board.show(picked or None, shown_span, follow=not by_user, log_scale=bool(on_log_scale))
         changed, after = news(show, before)
+        if by_user:
+            after["picked"] = "yes"
         if bool(switched) is show.auto_resume or "auto_resume" in changed:
             after.pop("switch differs", None)
         elif "switch differs" in before:
@@ -119,16 +123,15 @@ def lay_out(board: Board, root_block: Any) -> None:
         _say(answer)
         return _answer(kind, answer)
 
-    def see_picked(
-        picked: str | None, shown_span: str, on_log_scale: bool, switched: bool, before: Sent
-    ) -> tuple[Any, ...]:
-        return see(picked, shown_span, on_log_scale, switched, {**before, "picked": "yes"})
-
-    looking: dict[str, Any] = {"trigger_mode": "always_last", "concurrency_limit": LOOKS_AT_ONCE, **_QUIET}
-    chosen = [picker, span, log_scale, switch, sent]
-    shown = [picker, switch, stop, resume, *(parts[part] for part in PARTS), alive, sent]
-    gr.on([look.click, span.input, log_scale.input], see, chosen, shown, **looking)
-    picker.input(see_picked, chosen, shown, **looking)
+    gr.on(
+        [look.click, picker.input, span.input, log_scale.input],
+        see,
+        [picker, span, log_scale, switch, sent],
+        [picker, switch, stop, resume, *(parts[part] for part in PARTS), alive, sent],
+        trigger_mode="always_last",  # one after the other: each knows what the last one has sent
+        concurrency_limit=LOOKS_AT_ONCE,
+        **_QUIET,
+    )
     switch.input(ask_switch, [picker, switch], [switch], trigger_mode="always_last", **_QUIET)
     stop.click(ask_stop, [picker], None, **_QUIET)
     resume.click(ask_resume, [picker], None, **_QUIET)

@@ -18,7 +18,7 @@ class Others:
     """The states of all runs, each read again only when its record has changed. Not safe for threads."""
 
     def __init__(self) -> None:
-        self._kept: dict[Path, tuple[int, RunState]] = {}
+        self._kept: dict[Path, tuple[int, RunState, float | None]] = {}
 
     def in_need(self, runs: Mapping[str, Path]) -> dict[str, str]:
         """The names of the runs that are stuck, or have failed within the last day, with their states in words."""
@@ -35,5 +35,7 @@ class Others:
         kept = self._kept.get(run_folder)
         if kept is None or kept[0] != written_ns:
             record, _ = Store(run_folder).read_record()
-            kept = self._kept[run_folder] = written_ns, record.state if record else RunState.IDLE
-        return kept[1]
+            ended_at = record.attempt.ended_at if record and record.attempt else None
+            kept = self._kept[run_folder] = written_ns, record.state if record else RunState.IDLE, ended_at
+        _, state, ended_at = kept
+        return state if ended_at is None or time.time() - ended_at <= RECENT_S else None  # the folder may be a copy

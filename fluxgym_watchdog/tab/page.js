@@ -6,23 +6,24 @@
   if (window.fluxgymWatchdog) return;
   const own = window.fluxgymWatchdog = {wishes: [], shown: false, unanswered: 0};
   const LOOK_MS = 2000, LOOK_IN_BACKGROUND_MS = 10000, CHECK_MS = 200, SURE_MS = 60000;
-  const SILENT_S = 30, SILENT_LOOKS = 3;
+  const SILENT_S = 30, SILENT_LOOKS = 3, FRESH_MS = 5000;
   const CARD = ".wd-card[data-name]";
   const byId = (id) => document.getElementById(id);
   const within = (node) => node instanceof Element && node.closest("#watchdog-tab") !== null;
 
   // Asking for news: only while the tab is shown; else slowly, and only where the reader wants to be alerted.
-  let lookedAt = 0, unansweredSince = 0, answeredAt = "", another = false;
+  let lookedAt = 0, unansweredSince = 0, answeredAt = "", heardAt = Date.now(), another = false;
   const look = async () => {
     const button = byId("watchdog-look");
     if (!button || another) return;
     lookedAt = Date.now();
     if (!own.unanswered) unansweredSince = lookedAt;
     own.unanswered += 1;
-    if (own.unanswered === 1 || await sameServer()) button.click();
+    if (lookedAt - heardAt < FRESH_MS || await sameServer()) button.click();
   };
   // A page that outlives its server may meet another one (an update, us uninstalled), in which the number of our
-  // function is that of another: Gradio would call it. So nothing is clicked before the server says what it can do.
+  // function is that of another: Gradio would call it. So where no answer was heard a moment ago, nothing is clicked
+  // before the server has said what it can do.
   const abilities = (config) => JSON.stringify((config.dependencies || []).map((each) => [each.inputs, each.outputs]));
   const sameServer = async () => {
     const page = window.gradio_config;
@@ -43,12 +44,14 @@
     if (answer && answer.dataset.answered !== answeredAt) {
       answeredAt = answer.dataset.answered;
       own.unanswered = 0;
+      heardAt = Date.now();
       ahead = Number(answeredAt) - Date.now() / 1000;
     }
     const silent_s = own.unanswered < SILENT_LOOKS ? 0 : Math.floor((Date.now() - unansweredSince) / 10000) * 10;
     const silent = another || silent_s >= SILENT_S;
     let says = byId("watchdog-silent");
     tab.classList.toggle("wd-stale", silent);
+    tab.inert = another;
     if (!silent) { if (says) says.remove(); return; }
     if (!says) {
       says = document.createElement("p");
@@ -143,7 +146,7 @@
   let logScroll = 0, focused = null;
   const FOCUSABLE = "button, summary, input, select, [tabindex]";
   const placeOf = (node) => {
-    const part = node.closest("[id^=watchdog-]:not(#watchdog-tab)");
+    const part = node.closest(".wd") && node.closest("[id^=watchdog-]:not(#watchdog-tab)");
     return part && {part: part.id, key: keyOf(node), number: [...part.querySelectorAll(FOCUSABLE)].indexOf(node)};
   };
   const refocus = () => {
@@ -306,6 +309,15 @@
   const KEY = "fluxgym-watchdog-alert-";
   const wanted = (which) => { try { return localStorage.getItem(KEY + which) === "on"; } catch { return false; } };
   const alerting = () => wanted("sound") || wanted("notification");
+  // Gradio 4 shows what has come when the page is next painted, which a hidden page never is.
+  const paint = window.requestAnimationFrame.bind(window);
+  window.requestAnimationFrame = (run) => {
+    if (!document.hidden || !alerting()) return paint(run);
+    let ran = false;
+    const once = (now) => { if (!ran) { ran = true; run(now); } };
+    setTimeout(() => once(performance.now()), 300);
+    return paint(once);
+  };
   const sayOfAlerts = (text) => { const says = document.querySelector("[data-alert-says]"); if (says) says.textContent = text; };
   document.addEventListener("change", (event) => {
     const box = event.target;
@@ -346,7 +358,7 @@
     const here = card && card.dataset.alert ? card.dataset.name + ": " + card.dataset.alert : "";
     const others = document.querySelector("#watchdog-card [data-elsewhere]");
     const silent = byId("watchdog-silent") ? "no answer from FluxGym" : "";
-    const text = [silent, here, others && others.dataset.elsewhere].filter(Boolean).join(", ");
+    const pieces = [silent, here, others && others.dataset.elsewhere].filter(Boolean), text = pieces.join(", ");
     if (text) {
       if (title === null) {
         title = document.title;
@@ -367,13 +379,14 @@
     }
     // Not for what was so already when the page was opened, or the run was picked: its reader is looking.
     if (card && card.dataset.name !== alertedOf) { alertedOf = card.dataset.name; alerted = null; }
-    if (card && alerted !== null && text && text !== alerted) {
+    const news = alerted === null ? "" : pieces.filter((piece) => !alerted.includes(piece)).join(", ");
+    if (card && news) {
       if (wanted("sound")) beep();
       if (wanted("notification") && "Notification" in window && Notification.permission === "granted") {
-        try { new Notification(text, {body: "FluxGym Watchdog", tag: "fluxgym-watchdog"}); } catch { /* a phone */ }
+        try { new Notification(news, {body: "FluxGym Watchdog", tag: "fluxgym-watchdog"}); } catch { /* a phone */ }
       }
     }
-    if (card) alerted = text;
+    if (card) alerted = pieces;
   };
 
   // Values under the pointer.

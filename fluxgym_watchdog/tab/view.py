@@ -198,13 +198,10 @@ def _alert(seen: Seen, tone: str, label: str) -> str:
 
 def _is_nan(seen: Seen) -> bool:
     """JSON knows no NaN; a loss that was there and is none any more is not a number."""
-    attempt = seen.record.attempt if seen.record else None
-    if (
-        attempt is None
-        or seen.status is None
-        or seen.status.loss is not None
-        or seen.history.newest("loss") is not None
-    ):
+    attempt, status = seen.record.attempt if seen.record else None, seen.status
+    if attempt is None or status is None or status.step <= attempt.first_step:
+        return False
+    if status.loss is not None or seen.history.newest("loss") is not None:
         return False
     return bool(np.isfinite(seen.history.since(attempt.started_at).column("loss")).any())
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -173,7 +174,7 @@ def test_a_block_inserted_by_hand_is_taken_and_the_other_one_given(
     said = capsys.readouterr().out
     assert "stays where it was inserted by hand" in said and "1 guarded block inserted" in said
     patched = (folder / "app.py").read_bytes()
-    assert lines in patched and patched.count(b"# >>> fluxgym-watchdog") == 2
+    assert lines.rpartition(b"# <<<")[0] in patched and patched.count(b"# >>> fluxgym-watchdog") == 2
     (line,) = start(folder)
     assert line.startswith("READY Supervised") and line.count('"Watchdog"') == 1
     installer.print_status(folder)
@@ -653,3 +654,44 @@ def test_killed_at_any_write_app_is_the_old_or_the_new_file(
         if done.returncode == 0:
             break
     assert done.returncode == 0 and writes > 3
+
+
+def test_a_block_of_an_older_text_inserted_by_hand_is_renewed_by_repair(
+    installer: ModuleType, fluxgym: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, older = app_files.REFUSED["two imports"][0], installer.snippet("supervise").replace("is off", "was off")
+    second = source.index(b"import json\n")
+    by_hand = source[:second] + older.encode() + b"\n" + source[second:]
+    folder = fluxgym(by_hand)
+    assert installer.main([str(folder), "--yes"]) == 1
+    assert "'supervise' was edited by hand" in capsys.readouterr().err
+    assert installer.main([str(folder), "--yes", "--repair"]) == 0
+    assert (folder / "app.py.edited-1").read_bytes() == by_hand
+    content = (folder / "app.py").read_bytes()
+    assert b"was off" not in content
+    assert [block.edited for block in installer._find_blocks(content)] == [False, False]
+    capsys.readouterr()
+    assert installer.main([str(folder), "--yes"]) == 0
+    assert installer.main([str(folder), "--uninstall", "--yes"]) == 0
+    assert "takes no line of ours" not in capsys.readouterr().out
+    assert (folder / "app.py").read_bytes() == source
+
+
+@POSIX
+def test_ended_between_the_renames_of_an_update_the_package_is_there(
+    installer: ModuleType, fluxgym: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fluxgym()
+    installer.install(folder, yes=True)
+    replace, sent = Path.replace, []
+
+    def and_a_signal(path: Path, target: Path) -> Path:
+        moved = replace(path, target)
+        if path.name == installer.PACKAGE:
+            sent.append(os.kill(os.getpid(), signal.SIGTERM))
+        return moved
+
+    monkeypatch.setattr(Path, "replace", and_a_signal)
+    installer.main([str(folder), "--yes"])
+    assert sent
+    assert (folder / installer.PACKAGE / "__init__.py").is_file()

@@ -731,14 +731,17 @@ def test_without_the_gits_settings_the_note_says_what_is_so(
     assert not git(fluxgym, "status", "--porcelain")
 
 
-def test_git_sees_the_edited_block_alone_and_says_so(installer: ModuleType, fluxgym: Path) -> None:
+def test_git_sees_an_edited_block_and_loses_none(installer: ModuleType, fluxgym: Path) -> None:
     installer.install(fluxgym, yes=True)
     app = fluxgym / "app.py"
-    app.write_bytes(app.read_bytes().replace(b"        print(f", b"        my_own = 1\n        print(f"))
+    edited = app.read_bytes().replace(b"        print(f", b"        my_own = 1\n        print(f")
+    app.write_bytes(edited)
     told = subprocess.run(["git", "diff"], cwd=fluxgym, capture_output=True, text=True, check=True)
-    added = [line for line in told.stdout.splitlines() if line.startswith("+") and "fluxgym-watchdog: " in line]
-    assert [line for line in added if ">>>" in line] == ["+        # >>> fluxgym-watchdog: tab >>>"]
-    assert "the block 'tab' was edited, so git sees it" in told.stderr
+    assert "the fluxgym-watchdog block 'tab' was edited by hand" in told.stderr
+    git(fluxgym, "stash", "-q")
+    assert state(fluxgym) == INTACT
+    git(fluxgym, "stash", "pop", "-q")
+    assert app.read_bytes() == edited
 
 
 def test_a_line_that_somebody_adds_while_the_question_is_asked_is_kept(

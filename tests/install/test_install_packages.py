@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -167,6 +168,16 @@ def test_requirements_that_a_line_of_ours_would_spoil_get_none(
     installer.install(gym, yes=True)
     assert "requirements.txt: takes no line of ours" in capsys.readouterr().out
     assert (gym / "requirements.txt").read_text() == f"{line}\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="of an environment as POSIX has it")
+def test_a_copied_folder_has_its_own_python(installer: ModuleType, gym: Path, index: Path, tmp_path: Path) -> None:
+    make_wheel(index, "nvidia_ml_py", "99.0", "pynvml")
+    installer.install(gym, yes=True, python=gym / "env" / "bin" / "python")
+    shutil.copytree(gym, tmp_path / "copy", symlinks=True)
+    assert installer._fluxgym_python(tmp_path / "copy") == tmp_path / "copy" / "env" / "bin" / "python"
+    with pytest.raises(installer.RefusedError, match="not found; --python names"):
+        installer.install(gym, yes=True, packages=False, python=tmp_path / "none")
 
 
 def test_a_python_that_is_too_old_is_refused(installer: ModuleType, gym: Path, monkeypatch: pytest.MonkeyPatch) -> None:

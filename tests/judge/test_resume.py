@@ -538,6 +538,25 @@ def test_going_back_to_an_earlier_training_makes_it_this_one() -> None:
     assert stamps(points(run, own, chosen, further)) == [chosen.stamp, None]
 
 
+def test_where_the_earlier_state_does_not_load_the_one_before_it_is_next() -> None:
+    before, chosen = state(3, 120, saved_at=NOW - 6100), state(4, 160, saved_at=NOW - 6000)
+    found = placed((before, chosen), record(), ASKED)
+    _, ledger = going_back(record(), StartPoint(chosen.stamp, 160, counted_from=160), found)
+    run = record(quarantined=(chosen.stamp,), ledger=ledger)
+    assert stamps(points(run, before, chosen)) == [before.stamp, None]
+
+
+def test_who_went_back_from_the_end_is_not_finished_by_it() -> None:
+    end, earlier = final_state(6, 240, saved_at=NOW), state(2, 80)
+    finished = record(attempts=(attempt(last_step=240),))
+    assert nothing_left(finished, (end, earlier), NOW + 1, ASKED)
+    found = placed((end, earlier), finished, ASKED)
+    quarantined, ledger = going_back(finished, StartPoint(earlier.stamp, 80, counted_from=80), found)
+    again = attempt(2, started_at=NOW + 100, first_step=80, last_step=100)
+    run = record(attempts=(attempt(last_step=240), again), quarantined=quarantined, ledger=ledger)
+    assert not nothing_left(run, (end, earlier), NOW + 1, ASKED)
+
+
 def test_the_end_of_an_earlier_training_can_be_chosen_by_nobody() -> None:
     (end,) = placed((final_state(6, 240, saved_at=NOW - 5000),), record(), ASKED)
     assert end.aside == f"{EARLIER}, and {NOTHING_LEFT}"

@@ -63,7 +63,7 @@ def test_no_handler_is_an_open_endpoint(tmp_path: Path) -> None:
     assert set(demo.get_api_info()["named_endpoints"]) == {"/echo", "/loaded"}
     assert demo.get_api_info()["unnamed_endpoints"] == {}
     ours = [fn for fn in demo.fns.values() if fn.api_name not in ("echo", "loaded")]
-    assert len(ours) == 7
+    assert len(ours) == 6
     for fn in ours:
         assert fn.api_name is False or fn.api_visibility == "private"
 

@@ -199,8 +199,8 @@ def install(
     """
     folder, app = _find_app(folder)
     with _alone_in(folder):
-        if not dry_run and (local := _find_local(folder)) is not None:
-            _remove_own_lock(local.config.resolve())
+        if not dry_run:
+            _remove_own_lock(_find_local(folder))
         if repair:  # as it was installed
             git, packages = git and not _declined(folder, "git"), packages and not _declined(folder, "packages")
         repository = _repository_for_filter(folder) if git else None
@@ -211,73 +211,126 @@ def install(
                 return
             for fault in faults:
                 print(f"Found: {fault}")
-        version, in_place = _check_package(folder)
-        before = app.read_bytes()
-        after = patch(before, edited_too=repair)
-        if not _is_fluxgym(folder):
-            raise RefusedError(f"{app}: names nothing that FluxGym trains with; this is another program's folder")
-        edits = [Edit(app, before, after)]
-        if repository is not None:
-            names = [name for name in repository.filtered if packages or name == "app.py"]
-            setup = dataclasses.replace(repository, filtered=tuple(names))
-            edits = [*_git_setup(setup, folder, edited_too=repair), *edits]
-        _fluxgym_python(folder, python)  # refuses one that is not there
-        choice = _choose_package(folder, python) if packages else Package(None, "its Python is left alone, as asked")
-        edits += _requirements_edit(folder, repository, wanted=packages, edited_too=repair)
-        _print_plan(folder, version, repository, in_place=in_place, edits=edits, choice=choice)
-        local = None if git else _find_local(folder)
-        filter_stays = local is not None and local.config.is_file() and BEGIN in local.config.read_bytes()
-        if local is not None:
-            stays = "git's settings stay as an earlier install made them"
-            print(f"  Note: {stays if filter_stays else NOT_TOLD}")
+        plan = _planned(folder, app, repository, repair=repair, git=git, packages=packages, python=python)
+        _print_plan(plan)
         if dry_run:
-            _print_diffs(edits)
+            _print_diffs(plan.edits)
             return
-        _check_writable(folder, edits)
+        _check_writable(folder, plan.edits)
         _ask("Repair" if repair else "Install", yes)
-        _remove_leftovers(folder, app, repository.local if repository else None)
-        for edit in edits:
-            _keep_edited(edit)
-        programs = [folder / PACKAGE, *([repository.local.program.parent] if repository else [])]
-        new = [program for program in programs if not program.exists()]
-        declined = [name for name, wanted in {"git": git, "packages": packages}.items() if not wanted]
-        record = _record(version, unpatch(before, edited_too=repair), after) | {"declined": declined}
-        record |= {name: fact for name, fact in _read_record(folder / PACKAGE).items() if name in _LASTING}
-        if python is not None:
-            python = python.absolute()
-            record["python"] = str(python.relative_to(folder) if folder in python.parents else python)
-        try:
-            if not in_place:
-                _copy_package(folder / PACKAGE, record, app.stat())
-            if repository is not None:
-                _copy_filter(repository.local)
-            _apply(edits)
-        except BaseException:
-            if BEGIN not in app.read_bytes():  # else it could not be taken back, and needs what it imports
-                for program in new:
-                    shutil.rmtree(program, ignore_errors=True)
-            raise
-        if in_place:
-            _renew_record(folder / PACKAGE, record)
-        gits_reason = _refresh(repository, folder) if repository is not None else ""  # before pip, which may take long
-        if filter_stays:
-            _refresh_after_removal(folder, "install.py --no-git")
-        _install_package(choice, folder)
-        by_hand = _without_ours(after, edited_too=True)[1]  # the filter cannot know where, as the plan has said
-        if repository is not None and not (repair or by_hand) and (trouble := _update_trouble(repository, folder)):
-            print(f"Note: an update may stop at app.py: {'. '.join(filter(None, [trouble, gits_reason]))}")
-        if repair and (faults := _faults(folder, app, repository)):
-            advice = "This needs --repair by the install.py of a fresh download" if in_place else ""
-            raise RefusedError(". ".join(filter(None, ["; ".join(faults), gits_reason, advice])))
+        _carry_out(plan)
     print("Installed. Restart FluxGym to see the Watchdog tab.")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """What an install does to a folder: `edits` are made in order, `record` is kept, `notes` are told before."""
+
+    folder: Path
+    app: Path
+    repository: Repository | None
+    version: str
+    in_place: bool
+    edits: list[Edit]
+    choice: Package
+    record: dict[str, Any]
+    notes: list[str]
+    repair: bool
+    by_hand: frozenset[str]
+    filter_stays: bool
+    """Git's settings are left alone, and are there from an earlier install."""
+
+
+def _planned(
+    folder: Path,
+    app: Path,
+    repository: Repository | None,
+    *,
+    repair: bool,
+    git: bool,
+    packages: bool,
+    python: Path | None,
+) -> Plan:
+    """Looks at everything and changes nothing. Raises RefusedError where an install cannot be."""
+    version, in_place = _check_package(folder)
+    before = app.read_bytes()
+    after = patch(before, edited_too=repair)
+    if not _is_fluxgym(folder):
+        raise RefusedError(f"{app}: names nothing that FluxGym trains with; this is another program's folder")
+    edits = [Edit(app, before, after)]
+    if repository is not None:
+        names = [name for name in repository.filtered if packages or name == "app.py"]
+        setup = dataclasses.replace(repository, filtered=tuple(names))
+        edits = [*_git_setup(setup, folder, edited_too=repair), *edits]
+    _fluxgym_python(folder, python)  # refuses one that is not there
+    choice = _choose_package(folder, python) if packages else Package(None, "its Python is left alone, as asked")
+    edits += _requirements_edit(folder, repository, wanted=packages, edited_too=repair)
+    local = None if git else _find_local(folder)
+    filter_stays = local is not None and local.config.is_file() and BEGIN in local.config.read_bytes()
+    notes = _find_anchors(*_without_ours(before, edited_too=True))[1]
+    if local is not None:
+        notes.append("git's settings stay as an earlier install made them" if filter_stays else NOT_TOLD)
+    declined = [name for name, wanted in {"git": git, "packages": packages}.items() if not wanted]
+    record = _record(version, unpatch(before, edited_too=repair), after) | {"declined": declined}
+    record |= {name: fact for name, fact in _read_record(folder / PACKAGE).items() if name in _LASTING}
+    if python is not None:
+        python = python.absolute()
+        record["python"] = str(python.relative_to(folder) if folder in python.parents else python)
+    return Plan(
+        folder=folder,
+        app=app,
+        repository=repository,
+        version=version,
+        in_place=in_place,
+        edits=edits,
+        choice=choice,
+        record=record,
+        notes=notes,
+        repair=repair,
+        by_hand=_without_ours(after, edited_too=True)[1],
+        filter_stays=filter_stays,
+    )
+
+
+def _carry_out(plan: Plan) -> None:
+    """Does what was planned. Raises RefusedError where a repair has not put everything right."""
+    folder, app, repository = plan.folder, plan.app, plan.repository
+    _remove_leftovers(folder, app, repository.local if repository else None)
+    for edit in plan.edits:
+        _keep_edited(edit)
+    programs = [folder / PACKAGE, *([repository.local.program.parent] if repository else [])]
+    new = [program for program in programs if not program.exists()]
+    try:
+        if not plan.in_place:
+            _copy_package(folder / PACKAGE, plan.record, app.stat())
+        if repository is not None:
+            _copy_filter(repository.local)
+        _apply(plan.edits)
+    except BaseException:
+        if BEGIN not in app.read_bytes():  # else it could not be taken back, and needs what it imports
+            for program in new:
+                shutil.rmtree(program, ignore_errors=True)
+        raise
+    if plan.in_place:
+        _renew_record(folder / PACKAGE, plan.record)
+    gits_reason = _refresh(repository, folder) if repository is not None else ""  # before pip, which may take long
+    if plan.filter_stays:
+        _refresh_after_removal(folder, "install.py --no-git")
+    _install_package(plan.choice, folder)
+    judged = repository is not None and not (plan.repair or plan.by_hand)  # where those are the filter cannot know
+    if repository is not None and judged and (trouble := _update_trouble(repository, folder)):
+        print(f"Note: an update may stop at app.py: {'. '.join(filter(None, [trouble, gits_reason]))}")
+    if plan.repair and (faults := _faults(folder, app, repository)):
+        advice = "This needs --repair by the install.py of a fresh download" if plan.in_place else ""
+        raise RefusedError(". ".join(filter(None, ["; ".join(faults), gits_reason, advice])))
 
 
 def uninstall(folder: Path | None, *, yes: bool, dry_run: bool = False, purge: bool = False, git: bool = True) -> None:
     """Takes our blocks out of all files, then removes the package; runs and settings stay, unless `purge`."""
     folder, app = _find_app(folder, app_needed=False)
     with _alone_in(folder):
-        if not dry_run and (found := _find_local(folder)) is not None:
-            _remove_own_lock(found.config.resolve())
+        if not dry_run:
+            _remove_own_lock(_find_local(folder))
         local = _find_local(folder) if git else None
         edits = [edit for edit in _removals(folder, app, local) if edit.after != edit.before]
         filter_ = local.program.parent if local is not None and not _other_worktrees_use(local, folder) else None
@@ -286,11 +339,8 @@ def uninstall(folder: Path | None, *, yes: bool, dry_run: bool = False, purge: b
         present = target.exists() and target.resolve() != (HERE / PACKAGE).resolve()  # else: unpacked over FluxGym
         if present:
             _check_ours(target)
-        settings = [
-            path
-            for path in (folder / SETTINGS, *folder.glob(f"{SETTINGS}.bak"), *folder.glob(f"{SETTINGS}.bak-[0-9]*"))
-            if path.exists()
-        ]
+        kept = (folder / SETTINGS, *folder.glob(f"{SETTINGS}.bak"), *folder.glob(f"{SETTINGS}.bak-[0-9]*"))
+        settings = [path for path in kept if path.exists()]
         about_runs = [*sorted(settings), *sorted(folder.glob("outputs/*/.watchdog"))]
         purged = about_runs if purge else []
         if not present and not edits and not purged and filter_ is None:
@@ -1800,8 +1850,11 @@ def _gits_lock(new: Path, target: Path) -> Iterator[None]:
         lock.unlink(missing_ok=True)
 
 
-def _remove_own_lock(config: Path) -> None:
+def _remove_own_lock(local: Local | None) -> None:
     """What a kill of ours has left of _gits_lock; git's own lock is no second name of anything."""
+    if local is None:
+        return
+    config = local.config.resolve()
     lock = config.with_name("config.lock")
     if lock.is_file():
         candidates = [config, *config.parent.glob(f"{TEMPORARY}*")]
@@ -1915,22 +1968,18 @@ def _file_sum(path: Path) -> str:
 # What is said -------------------------------------------------------------------------------------
 
 
-def _print_plan(
-    folder: Path, version: str, repository: Repository | None, *, in_place: bool, edits: list[Edit], choice: Package
-) -> None:
-    target = folder / PACKAGE
-    replaced = f" (replaces version {_version(target)})" if target.exists() and not in_place else ""
-    print(f"FluxGym Watchdog {version} for {folder}")
-    print(f"  package: {'used in place from' if in_place else 'copied to'} {target}{replaced}")
-    for edit in edits:
-        print(f"  {_relative(edit.path, folder)}: {_describe_change(edit)}")
-    if repository is not None:
-        print(f"  git's filter: copied to {_relative(repository.local.program.parent, folder)}")
-    print(f"  GPU: {choice.text}")
-    for edit in edits:
-        if edit.path.name == "app.py" and edit.before is not None:
-            for note in _find_anchors(*_without_ours(edit.before, edited_too=True))[1]:
-                print(f"  Note: {note}")
+def _print_plan(plan: Plan) -> None:
+    target = plan.folder / PACKAGE
+    replaced = f" (replaces version {_version(target)})" if target.exists() and not plan.in_place else ""
+    print(f"FluxGym Watchdog {plan.version} for {plan.folder}")
+    print(f"  package: {'used in place from' if plan.in_place else 'copied to'} {target}{replaced}")
+    for edit in plan.edits:
+        print(f"  {_relative(edit.path, plan.folder)}: {_describe_change(edit)}")
+    if plan.repository is not None:
+        print(f"  git's filter: copied to {_relative(plan.repository.local.program.parent, plan.folder)}")
+    print(f"  GPU: {plan.choice.text}")
+    for note in plan.notes:
+        print(f"  Note: {note}")
 
 
 def _describe_change(edit: Edit) -> str:

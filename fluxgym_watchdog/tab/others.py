@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +28,7 @@ class Others:
 
     def _state(self, run_folder: Path) -> RunState | None:
         try:
-            written_ns = (run_folder / FOLDER / "run.json").stat().st_mtime_ns
+            written_ns = os.stat(f"{run_folder}/{FOLDER}/run.json").st_mtime_ns  # noqa: PTH116 - asked for every run
         except OSError:
             return None
         if time.time() - written_ns / 1e9 > RECENT_S:

@@ -19,11 +19,12 @@
     lookedAt = Date.now();
     if (!own.unanswered) unansweredSince = lookedAt;
     own.unanswered += 1;
-    if (lookedAt - heardAt < FRESH_MS || await sameServer()) button.click();
+    const trusted = own.unanswered === 1 && lookedAt - heardAt < FRESH_MS;
+    if (trusted || await sameServer()) button.click();
   };
   // A page that outlives its server may meet another one (an update, us uninstalled), in which the number of our
-  // function is that of another: Gradio would call it. So where no answer was heard a moment ago, nothing is clicked
-  // before the server has said what it can do.
+  // function is that of another: Gradio would call it, also by a click that it has kept waiting. So where no answer was
+  // heard a moment ago, or one is waited for, nothing is clicked before the server has said what it can do.
   const abilities = (config) => JSON.stringify((config.dependencies || []).map((each) => [each.inputs, each.outputs]));
   const sameServer = async () => {
     const page = window.gradio_config;

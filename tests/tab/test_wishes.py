@@ -277,11 +277,15 @@ def test_a_switch_whose_click_was_lost_shows_what_is_so(
     page = open_page()
     switch = page.locator("#watchdog-auto-resume input")
     expect(switch).to_be_enabled()
+    page.wait_for_function("window.fluxgymWatchdog.unanswered === 0")
     page.context.set_offline(True)
     switch.click()
     expect(switch).not_to_be_checked()
     page.wait_for_timeout(1000)  # the click's request fails meanwhile
     page.context.set_offline(False)
-    expect(switch).to_be_checked()
+    # Where a look's answer was lost with the connection Gradio 4 waits for ever; then the page says that it is old.
+    page.wait_for_function(
+        "document.querySelector('#watchdog-auto-resume input').checked || document.querySelector('#watchdog-silent')"
+    )
     assert store.pending_requests() == []
     pages.problems.clear()  # that the connection was lost, Gradio tells the console

@@ -285,7 +285,7 @@ def test_a_switch_whose_click_was_lost_shows_what_is_so(
     page.context.set_offline(False)
     # Where a look's answer was lost with the connection Gradio 4 waits for ever; then the page says that it is old.
     page.wait_for_function(
-        "document.querySelector('#watchdog-auto-resume input').checked || document.querySelector('#watchdog-silent')"
+        "document.querySelector('#watchdog-auto-resume input')?.checked || document.querySelector('#watchdog-silent')"
     )
     assert store.pending_requests() == []
     pages.problems.clear()  # that the connection was lost, Gradio tells the console

@@ -1049,7 +1049,7 @@ def _git_setup(repository: Repository, folder: Path, *, edited_too: bool) -> lis
         words["PACKAGE"] = _for_shell(f"{repository.prefix}{PACKAGE}/__init__.py")
     edits = []
     for path, name in names.items():
-        before = path.read_bytes() if path.exists() else None
+        before = _content(path)
         text = _inner(name)
         if name == "git_attributes":
             quoted = words["FOLDER"].replace("\\", "\\\\").replace('"', '\\"')
@@ -1588,7 +1588,7 @@ def _apply(edits: list[Edit]) -> None:
         with _undisturbed():
             for edit in reversed(begun):
                 try:
-                    if (edit.path.read_bytes() if edit.path.exists() else None) != edit.before:
+                    if _content(edit.path) != edit.before:
                         _change_file(Edit(edit.path, edit.after, edit.before))
                 except (OSError, RefusedError) as error:
                     print(f"{edit.path}: could not be taken back and stays changed ({error})", file=sys.stderr)
@@ -1749,7 +1749,7 @@ def _copy_filter(local: Local) -> None:
         sources = {local.program: Path(__file__)}
         sources |= {folder / "patches" / path.name: path for path in (HERE / "patches").iterdir() if path.is_file()}
         for target, source in sources.items():
-            before = target.read_bytes() if target.exists() else None
+            before = _content(target)
             if before != source.read_bytes():
                 _replace_file(target, before, source.read_bytes())
         return
@@ -1828,7 +1828,7 @@ def _replace_file(path: Path, expected: bytes | None, content: bytes) -> None:
 def _gits_lock(new: Path, target: Path) -> Iterator[None]:
     """Holds git's lock on its configuration, so that it writes nothing between our look at the file and our change.
 
-    The lock is a second name of the new file: what a kill leaves is known by that as ours. See _remove_leftovers.
+    The lock is a second name of the new file: what a kill leaves is known by that as ours. See _remove_own_lock.
     """
     lock = target.with_name("config.lock")
     if target.name != "config":
@@ -1862,8 +1862,13 @@ def _remove_own_lock(local: Local | None) -> None:
             lock.unlink()
 
 
+def _content(path: Path) -> bytes | None:
+    """None where there is no such file, as in an Edit."""
+    return path.read_bytes() if path.exists() else None
+
+
 def _check_as_expected(path: Path, expected: bytes | None) -> None:
-    if (path.read_bytes() if path.exists() else None) != expected:
+    if _content(path) != expected:
         raise RefusedError(f"{path}: was changed by someone else in this moment; try again")
 
 

@@ -96,7 +96,9 @@ class Watchdog:
         """Waits for the next tick: until it is due, something was asked for, or `wake` is set."""
         due = time.monotonic() + self.pause_s
         while not wake.is_set() and (left_s := due - time.monotonic()) > 0:
-            if wake.wait(min(left_s, REQUESTS_EVERY_S)) or self._asked_for_something():
+            if wake.wait(min(left_s, REQUESTS_EVERY_S)):
+                break
+            if left_s > REQUESTS_EVERY_S and self._asked_for_something():  # else the tick, which is due, looks itself
                 break
 
     def _asked_for_something(self) -> bool:

@@ -50,7 +50,7 @@ def card(seen: Seen, now: float) -> str:
         if seen.at_rest is not None and seen.at_rest.finished and not seen.problem:
             state = RunState.FINISHED
             tone = STATES[state][1]
-        return _card(seen, now, tone, STATES[state][0], f"<p class='wd-says'>{escape(text)}</p>")
+        return _card(seen, tone, STATES[state][0], f"<p class='wd-says'>{escape(text)}</p>")
     label, tone = STATES[seen.state]
     says = sentence(status.text) if status else ""
     if seen.stale:
@@ -75,7 +75,7 @@ def card(seen: Seen, now: float) -> str:
     if seen.state is RunState.WAITING and waiting_until:
         body.append(f"<p class='wd-says wd-act'>Next start in <b>{until(waiting_until, now)}</b>.</p>")
     body += [_progress(record, status), _numbers(seen, now), saves.question(seen)]
-    return _card(seen, now, tone, label, "".join(body))
+    return _card(seen, tone, label, "".join(body))
 
 
 def _never_watched(seen: Seen) -> str:
@@ -129,10 +129,7 @@ def host(seen: Seen) -> str:
 
 def note(problem: str) -> str:
     """What is wrong with the watchdog itself, above the card; nothing where nothing is."""
-    if not problem:
-        return ""
-    text = escape(sentence(problem))
-    return f"<section class='wd wd-box wd-card wd-tone-bad wd-note'><p class='wd-says wd-bad'>{text}</p></section>"
+    return _notice(escape(sentence(problem))) if problem else ""
 
 
 def others(in_need: Mapping[str, str]) -> str:
@@ -141,10 +138,7 @@ def others(in_need: Mapping[str, str]) -> str:
         return ""
     told = ", ".join(f"{name}: {state}" for name, state in in_need.items())
     text = f"<b>Another run needs a look</b>: {escape(told)}. Choose it above."
-    return (
-        f"<section class='wd wd-box wd-card wd-tone-bad wd-note' data-elsewhere='{escape(told)}'>"
-        f"<p class='wd-says wd-bad'>{text}</p></section>"
-    )
+    return _notice(text, f" data-elsewhere='{escape(told)}'")
 
 
 def nothing(problem: str = "") -> str:
@@ -157,7 +151,12 @@ def nothing(problem: str = "") -> str:
     return f"<section class='wd wd-box wd-card wd-none wd-tone-{tone}'><p class='wd-says'>{text}</p></section>"
 
 
-def _card(seen: Seen, now: float, tone: str, label: str, body: str) -> str:
+def _notice(text: str, attribute: str = "") -> str:
+    box = f"<section class='wd wd-box wd-card wd-tone-bad wd-note'{attribute}>"
+    return f"{box}<p class='wd-says wd-bad'>{text}</p></section>"
+
+
+def _card(seen: Seen, tone: str, label: str, body: str) -> str:
     record = seen.record
     facts = []
     if record and record.attempt:

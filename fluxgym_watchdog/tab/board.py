@@ -192,7 +192,7 @@ class Board:
             "checkpoints": drawn.part("checkpoints", (run, *_of_table(seen)), lambda: tables.checkpoints(seen)),
             "log": drawn.part("log", (seen.log, bool(seen.log_now)), lambda: tables.log(seen.log, seen.log_now)),
             "log_now": drawn.part("log_now", seen.log_now, lambda: tables.log_now(seen.log_now)),
-            "host": drawn.part("host", status, lambda: view.host(seen)),
+            "host": drawn.part("host", (status, seen.live, seen.stale), lambda: view.host(seen)),
         }
 
 

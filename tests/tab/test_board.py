@@ -196,6 +196,15 @@ def test_a_run_that_failed_days_ago_is_no_news(tmp_path: Path, write_run: Callab
     assert "needs a look" not in board(tmp_path).show(RUN, "all").parts["card"].html
 
 
+def test_the_machine_is_dated_as_soon_as_nobody_measures_it(tmp_path: Path, write_run: Callable[..., Store]) -> None:
+    write_run(tmp_path / "outputs")
+    now = [NOW]
+    there = Board(tmp_path / "outputs", Settings(), find_runs, clock=lambda: now[0])
+    assert "measured at" not in there.show(RUN, "all").parts["host"].html
+    now[0] += 3600
+    assert "measured at" in there.show(RUN, "all").parts["host"].html
+
+
 # when something of ours fails
 
 
